@@ -1,0 +1,207 @@
+"""The configuration: the shape of params.yaml, and how it is composed from conf/.
+
+Stages read params.yaml alone (`load_config`). `python -m hardsoft.config [override ...]` writes it exactly as
+`dvc exp run` would; `--check` exits 1 and names the keys that differ.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from hardsoft.stage import InputError, run
+
+PARAMS = "params.yaml"
+
+
+def _inside_repository(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("lies outside the repository; copy the file under data/raw/ and `dvc add` it")
+    return path
+
+
+RepositoryPath = Annotated[str, AfterValidator(_inside_repository)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are errors, values are never converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Columns(Section):
+    candidate: str
+    skill: str
+    type: str
+
+
+class DataConfig(Section):
+    path: RepositoryPath
+    separator: str = Field(min_length=1, max_length=1)
+    columns: Columns
+    skill_type: str
+    null_values: list[str]
+    reference: RepositoryPath
+
+
+class ModelConfig(Section):
+    name: str
+    """A checkpoint folder in the repository, or a model id of the Hugging Face hub."""
+    revision: str | None
+    gated: bool
+    dtype: Literal["float32", "float16", "bfloat16"]
+    """Of the weights that are not quantised, and of the computation."""
+    dep: RepositoryPath
+    """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the model is a folder in the repository rather than an id of the hub."""
+        return self.dep == self.name
+
+
+class QuantizationConfig(Section):
+    method: Literal["none", "nf4", "fp4", "int8"]
+    double_quant: bool
+
+
+class PromptConfig(Section):
+    template: RepositoryPath
+    dep: RepositoryPath
+    """A second file that classify depends on: the codebook where the template uses it, else the option's own file."""
+    system: str
+    prefill: str
+    """How the assistant's turn begins; empty to leave that to the model."""
+    max_new_tokens: PositiveInt
+
+
+class EngineConfig(Section):
+    batch_size: PositiveInt
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class SampleConfig(Section):
+    per_label: PositiveInt
+    seed: int
+
+
+class ReferenceJudgeConfig(Section):
+    kind: Literal["reference"]
+
+
+class OpenAIJudgeConfig(Section):
+    kind: Literal["openai"]
+    model: str
+    reasoning_effort: Literal["minimal", "low", "medium", "high"]
+    max_completion_tokens: PositiveInt
+    concurrency: PositiveInt
+
+
+JudgeConfig = Annotated[ReferenceJudgeConfig | OpenAIJudgeConfig, Field(discriminator="kind")]
+
+
+class MetricsConfig(Section):
+    confidence: float = Field(gt=0, lt=1)
+
+
+class Config(Section):
+    """The whole of params.yaml."""
+
+    data: DataConfig
+    model: ModelConfig
+    quantization: QuantizationConfig
+    prompt: PromptConfig
+    engine: EngineConfig
+    sample: SampleConfig
+    judge: JudgeConfig
+    metrics: MetricsConfig
+
+
+def load_config(path: str = PARAMS) -> Config:
+    """Read and validate a params file.
+
+    Raises:
+        InputError: the file is missing, or a key is unknown, missing, left at `???` or of a wrong type.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; write it with `python -m hardsoft.config`") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    return validate(values, path)
+
+
+def validate(values: Any, path: str) -> Config:
+    """Check composed values against `Config`; errors name the file, the key and what would be right."""
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors()]
+        raise InputError(f"{path}: {'; '.join(problems)}") from None
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["input"] == "???":
+        return f"{key}: needs a value (it is left at ???)"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    return f"{key}: {problem['msg']} (it is {problem['input']!r})"
+
+
+def compose(overrides: list[str]) -> str:
+    """Compose conf/ with Hydra overrides into the text of params.yaml, through DVC's own Hydra support.
+
+    Raises:
+        InputError: an unknown option, group or key, or values that `Config` rejects.
+    """
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+
+    with tempfile.TemporaryDirectory() as folder:
+        params = Path(folder, PARAMS)
+        try:
+            compose_and_dump(params, str(Path("conf").absolute()), None, "config", "", overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(f"conf/: {error}") from None
+        text = params.read_text(encoding="utf-8")
+    validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
+    return text
+
+
+def drift(text: str) -> list[str]:
+    """The keys, dotted and sorted, in which params.yaml differs from a composed text."""
+    composed, current = (_flatten(OmegaConf.to_container(config)) for config in (OmegaConf.create(text), OmegaConf.load(PARAMS)))
+    return sorted(key for key in composed.keys() | current.keys() if composed.get(key) != current.get(key))
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value for name, child in values.items() for key, value in _flatten(child, f"{prefix}.{name}".lstrip(".")).items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m hardsoft.config", description="Compose conf/ into params.yaml.")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides such as prompt=zero_shot")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if params.yaml differs")
+    arguments = parser.parse_args()
+    text = compose(arguments.overrides)
+    if not arguments.check:
+        Path(PARAMS).write_text(text, encoding="utf-8")
+    elif not Path(PARAMS).exists() or Path(PARAMS).read_text(encoding="utf-8") != text:
+        keys = ", ".join(drift(text)) if Path(PARAMS).exists() else "the file is missing"
+        sys.exit(f"config: {PARAMS} differs from conf/ in: {keys or 'its layout'}; `python -m hardsoft.config` rewrites it")
+
+
+if __name__ == "__main__":
+    run(main)

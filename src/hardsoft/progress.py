@@ -1,0 +1,40 @@
+"""Progress of a long stage: a bar with rate and time left on a terminal, an occasional plain line elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Counts finished rows: `with Progress("classify", total, "skills") as progress: … progress.advance()`."""
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
+        self._name, self._total, self._unit = name, total, unit
+        self._done = 0
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self) -> None:
+        """One more row is finished."""
+        self._done += 1
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and (self._done == self._total or now - self._last_line >= SECONDS_BETWEEN_LINES):
+            self._last_line = now
+            rate = self._done / max(now - self._start, 1e-9)
+            left = (self._total - self._done) / rate
+            print(
+                f"{self._name}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()

@@ -1,0 +1,150 @@
+"""How answers are read: from what models really write, and never by guessing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardsoft.labels import Label, Outcome, read_answer
+
+STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("completion", "label"),
+    [
+        ("Answer: Hard", "Hard"),
+        ("Step 1: …\nStep 2: …\n\nAnswer: Soft", "Soft"),
+        ("**Answer:** Hard", "Hard"),
+        ("Answer: **Soft**.", "Soft"),
+        ("answer - soft", "Soft"),
+        ('The final answer is: "Soft"', "Soft"),
+        ("Answer:\nHard", "Hard"),
+        ("Answer: a Hard skill", "Hard"),
+        ("<answer>Hard</answer>", "Hard"),
+        ("Label: Unknown (not a skill)", "Unknown"),
+        ("Hard", "Hard"),
+        (" soft.", "Soft"),
+        ("It is learned.\n\n- Hard", "Hard"),
+        ("“Unknown”", "Unknown"),
+        ("Therefore, the classification of the skill of Orthodontics is Hard", "Hard"),
+        ("Therefore, I would classify Agency Management as: Soft", "Soft"),
+        ('I would classify the skill "Memos" as Soft, since it is about behaviour and', "Soft"),
+        ('I would classify Node.js as a skill that leans towards being "Hard" because', "Hard"),
+        ("I'd classify it as soft", "Soft"),
+        ("a mix of both hard and soft skills, but leaning more towards hard skills due to the", "Hard"),
+        ("I would say it's Unknown. Here's my reasoning:", "Unknown"),
+        ('these are measurable, making it a "Hard" skill.', "Hard"),
+        # Self-correction: the last answer counts.
+        ("Answer: Hard. Wait, no.\nAnswer: Soft", "Soft"),
+        # The next question is not about this skill.
+        ("Answer: Hard\n\nSkill: Empathy\nStep 1: …\nAnswer: Soft", "Hard"),
+        # A final answer outranks prose.
+        ("It leans towards soft skills.\nAnswer: Hard", "Hard"),
+    ],
+)
+def test_a_stated_verdict_is_read(completion: str, label: str) -> None:
+    reading = read_answer(completion, "stop")
+    assert reading.label == label
+    assert reading.outcome == (Outcome.ABSTAINED if label == "Unknown" else Outcome.ANSWERED)
+    assert label.lower() in reading.answer.lower()
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "Answer:",
+        "Answer: Hard or Soft",
+        "Answer: Hard, Soft or Unknown",
+        "Answer: Hard/Soft",
+        "Answer: Hard skills and soft skills",
+        "Answer: Hard to say",
+        "Answer: Hardly",
+        "Answer: hard-working",
+        "Answer: Not Hard",
+        "You must answer hard questions",
+        "I would not classify this as Soft",
+        "It can be classified as either Hard or Soft",
+        "If it were a method, I would classify it as Hard",
+        'I would classify it as a combination of both hard and soft skills. However, I would lean towards "',
+        "It involves hard work and soft skills",
+        "It is hard to say; soft skills matter",
+    ],
+)
+def test_words_that_are_no_verdict_are_not_guessed(completion: str) -> None:
+    assert read_answer(completion, "stop") == read_answer("Nothing is said.", "stop")
+    assert read_answer(completion, "stop").label == Label.UNKNOWN
+    assert read_answer(completion, "length").outcome == Outcome.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        'I can\'t provide a classification for the skill "Hepatitis" as it is a medical condition.',
+        '"Protein" is not a skill. Could you please provide a more specific skill?',
+        "I don't know.",
+    ],
+)
+def test_declining_is_abstaining(completion: str) -> None:
+    assert read_answer(completion, "stop").outcome == Outcome.ABSTAINED
+
+
+def test_a_failed_row_is_an_error_whatever_it_says() -> None:
+    assert read_answer("Answer: Hard", "error").outcome == Outcome.ERROR
+    assert read_answer("Answer: Hard", "error").label == Label.UNKNOWN
+
+
+text_without_labels = st.text(max_size=200).filter(
+    lambda text: not any(word in text.lower() for word in ("hard", "soft", "unknown"))
+)
+
+
+@given(text_without_labels, st.sampled_from(["stop", "length"]))
+def test_no_label_is_ever_made_up(text: str, finish_reason: str) -> None:
+    reading = read_answer(text, finish_reason)  # type: ignore[arg-type]
+    assert reading.label == Label.UNKNOWN
+    assert reading.answer == ""
+
+
+@given(st.text(max_size=300), st.sampled_from(list(Label)))
+def test_a_final_answer_line_is_always_read(reasoning: str, label: Label) -> None:
+    assert read_answer(f"{reasoning}\nAnswer: {label}", "stop").label == label
+
+
+@given(st.text(alphabet='Hardsoftunkw AnswerI:.\n"*or-to/classify as', max_size=300))
+def test_any_text_gives_a_consistent_reading(text: str) -> None:
+    reading = read_answer(text, "stop")
+    assert (reading.outcome == Outcome.ANSWERED) == (reading.label != Label.UNKNOWN)
+
+
+@pytest.mark.skipif(not STUDY.exists(), reason="the study's completions are not here (../shared/study)")
+def test_the_studys_completions() -> None:
+    """774 completions of Llama 3.1 8B: the 724 that end in a label are read as it, and of the others those that state one."""
+    records = [json.loads(line) for line in STUDY.read_text(encoding="utf-8").splitlines()]
+    last_word = {record["skill"]: record["completion"].split()[-1] for record in records}
+    read = {record["skill"]: read_answer(record["completion"], "stop") for record in records}
+    assert len(read) == 774
+
+    ends_in_label = [skill for skill, word in last_word.items() if word in set(Label)]
+    assert len(ends_in_label) == 724
+    assert [skill for skill in ends_in_label if read[skill].label != last_word[skill]] == []
+
+    stated = {skill: read[skill].label for skill in read.keys() - set(ends_in_label) if read[skill].answer}
+    hard = {
+        "Parkinson's Disease (Professional Expertise)",
+        "Landfill",
+        "Electromyography",
+        "Real Estate Investing",
+        "Product Management",
+        "Nursing Management",
+        "Fences",
+        "Commercial Off-The-Shelf",
+        "LinkedIn Marketing",
+        "Truss",
+        "Sales Analytics",
+    }
+    soft = {"Bricolage", "Memos", "Synergetics", "Field Marketing"}
+    assert stated == dict.fromkeys(hard, "Hard") | dict.fromkeys(soft, "Soft") | {"Television": "Unknown"}
