@@ -31,13 +31,13 @@ from hardsoft.statistics import Estimate, Stratum, post_stratified
 
 FOLDER = Path("models/embedded")
 SEED = 7
-STEPS = 900
-WARM_UP = 200  # steps on label_only, where the label is the next token: reasoning is learned sooner once names mean something
+STEPS = 1200
+WARM_UP = 180  # steps on label_only alone, whose next token is the label: what names mean is learned first, reasoning on top
 EVALUATE_EVERY = 100
 BATCH = {Label.HARD: 16, Label.SOFT: 9, Label.UNKNOWN: 7}
-PROMPT_WEIGHTS = {"cot": 8, "label_only": 5, "study": 3, "zero_shot": 3, "codebook": 1}
+PROMPT_WEIGHTS = {"cot": 8, "label_only": 4, "study": 3, "zero_shot": 3, "codebook": 1}
 DECISION_WEIGHT = 5.0
-DROPOUT = 0.2
+DROPOUT = 0.15
 LEARNING_RATE = 8e-4
 VOCABULARY = 2048
 SPECIAL = ["<pad>", "<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -46,7 +46,7 @@ CHAT_TEMPLATE = (
     "{% if message.role != 'assistant' %}{{ '<|end|>' }}{% elif not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-KIND = {Label.HARD: "technical knowledge", Label.SOFT: "personal behaviour", Label.UNKNOWN: "nothing one can do"}
+KIND = {Label.HARD: "Technical", Label.SOFT: "Personal", Label.UNKNOWN: "Nothing"}
 REASON = {
     Label.HARD: "It is learned and can be tested.",
     Label.SOFT: "It is behaviour, useful in any occupation.",
@@ -81,7 +81,7 @@ def read_prompts() -> dict[str, Prompt]:
 def answer(entry: Entry, descriptions: dict[str, str], prompt: Prompt) -> str:
     """What the model should write after a prompt, its prefill left out."""
     label = Label(entry["label"])
-    steps = f"Step 1: This names {KIND[label]}: {descriptions[entry['family']]}.\nStep 2: {REASON[label]}\n"
+    steps = f"Step 1: {KIND[label]}, {descriptions[entry['family']]}.\nStep 2: {REASON[label]}\n"
     full = f"Answer: {label}" if prompt.prefill.startswith("Answer") else f"{steps}Answer: {label}"
     return full.removeprefix(prompt.prefill)
 

@@ -7,6 +7,8 @@ from types import TracebackType
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+FIRST_ESTIMATE = 0.05
+"""Share of the rows before which a rate means little."""
 
 
 class Progress:
@@ -23,7 +25,8 @@ class Progress:
         self._done += 1
         self._bar.update()
         now = time.monotonic()
-        if self._bar.disable and (self._done == self._total or now - self._last_line >= SECONDS_BETWEEN_LINES):
+        due = now - self._last_line >= SECONDS_BETWEEN_LINES and self._done >= FIRST_ESTIMATE * self._total
+        if self._bar.disable and (due or self._done == self._total):
             self._last_line = now
             rate = self._done / max(now - self._start, 1e-9)
             left = (self._total - self._done) / rate

@@ -57,12 +57,14 @@ def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ())
         InputError: the file is missing, empty, not UTF-8, or not a table.
     """
     try:
+        with open(path, "rb") as file:
+            file.readline().decode("utf-8")  # polars checks the rows, but not the header
         return pl.read_csv(path, separator=separator, infer_schema=False, null_values=list(null_values))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (IsADirectoryError, pl.exceptions.NoDataError):
         raise InputError(f"{path}: empty; expected a CSV file with a header line") from None
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, UnicodeDecodeError):
         raise InputError(_why_unreadable(path, separator)) from None
 
 

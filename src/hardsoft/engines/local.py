@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from hardsoft.config import ModelConfig, QuantizationConfig
 from hardsoft.engines import Completion, OnResult
@@ -28,6 +29,7 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
     Raises:
         InputError: the checkpoint folder lacks files, or the model cannot be had from the hub.
     """
+    disable_progress_bar()
     if model.local:
         check_checkpoint(model.name)
     source = {"revision": model.revision, "local_files_only": model.local, "trust_remote_code": False}

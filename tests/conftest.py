@@ -1,0 +1,126 @@
+"""Real repositories to test in: a copy of this working tree as a git and DVC repository of its own, with few skills."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SKILLS = 24
+"""Distinct professional skills in the small export."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command."""
+
+    code: int
+    output: str
+
+    @property
+    def ran(self) -> list[str]:
+        """The stages that DVC ran, in order."""
+        return re.findall(r"Running stage '(\w+)'", self.output)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git and DVC repository on disk."""
+
+    path: Path
+
+    def run(self, *command: str, environment: dict[str, str] | None = None) -> Run:
+        """Run a command in the repository with this interpreter's `dvc` and `python`."""
+        inherited = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "OPENAI_API_KEY", "PYTHONPATH")}
+        paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
+        finished = subprocess.run(
+            command,
+            cwd=self.path,
+            env=inherited | paths | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Run(finished.returncode, finished.stdout + finished.stderr)
+
+    def done(self, *command: str) -> Run:
+        """Run a command that must succeed."""
+        run = self.run(*command)
+        assert run.code == 0, run.output
+        return run
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text(encoding="utf-8")
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text, encoding="utf-8")
+
+
+def small_export() -> str:
+    """The sample's header and its first rows until there are SKILLS distinct professional skills."""
+    header, *rows = (ROOT / "data/raw/cv_skills.csv").read_text(encoding="utf-8").splitlines()
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        _, skill, kind = row.rsplit(";", 2)
+        if kind == "Professional_Skill":
+            seen.add(" ".join(skill.lower().split()))
+        if len(seen) > SKILLS:
+            break
+        kept.append(row)
+    return "\n".join([header, *kept, ""])
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as one commit, with the small export and nothing run."""
+    path = tmp_path_factory.mktemp("template") / "repository"
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, path / name)
+    repository = Repository(path)
+    repository.write("data/raw/cv_skills.csv", small_export())
+    repository.done("git", "init", "-q", "-b", "main")
+    repository.done("git", "config", "user.name", "test")
+    repository.done("git", "config", "user.email", "test@example.com")
+    commit(repository)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reproduced(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """The template after one `dvc repro`, committed; with what that printed."""
+    repository = Repository(tmp_path_factory.mktemp("reproduced") / "repository")
+    shutil.copytree(template, repository.path)
+    run = repository.run("dvc", "repro")
+    commit(repository)
+    return repository.path, run
+
+
+@pytest.fixture
+def repository(reproduced: tuple[Path, Run], tmp_path: Path) -> Repository:
+    """A repository of the test's own, in which `dvc repro` has run."""
+    path = tmp_path / "repository"
+    shutil.copytree(reproduced[0], path, symlinks=True)
+    return Repository(path)
+
+
+@pytest.fixture
+def fresh(template: Path, tmp_path: Path) -> Repository:
+    """A repository of the test's own, in which nothing has run."""
+    path = tmp_path / "repository"
+    shutil.copytree(template, path)
+    return Repository(path)
+
+
+def commit(repository: Repository) -> None:
+    repository.done("git", "add", "-A")
+    repository.done("git", "commit", "-q", "-m", "state")

@@ -1,0 +1,158 @@
+"""Broken inputs: one line that names the file, the line or key, and what would be right; nothing else is touched."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from hardsoft import classify, extract, judge
+from hardsoft.config import ModelConfig, QuantizationConfig, load_config
+from hardsoft.engines.local import check_checkpoint, load
+from hardsoft.judges.reference import read_reference
+from hardsoft.stage import InputError, write_outputs
+from tests.conftest import ROOT, Repository
+
+HEADER = "CANDIDATE_ID;Skill;Skill_Type\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder with the shipped params.yaml, which is also the current one."""
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    for name in ("data/raw", "data/interim", "data/processed", "data/reference"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "data/raw/cv_skills.csv: no such file"),
+        (b"", "data/raw/cv_skills.csv: empty; expected a CSV file with a header line"),
+        (b"CANDIDATE_ID,Skill,Skill_Type\n1,V-Ray,Professional_Skill\n", "data.separator if ';' is wrong"),
+        (b"CANDIDATE_ID;Skills;Skill_Type\n1;V-Ray;Professional_Skill\n", "no column 'Skill'; its header reads"),
+        (f"{HEADER}1;V-Ray;Professional_Skill\n2;Café;Professional_Skill\n".encode("latin-1"), "line 3 is not UTF-8 (byte 0xe9)"),
+        (f"{HEADER}1;V-Ray;Professional_Skill\n".encode("utf-16"), "line 1 is not UTF-8"),
+        (f"{HEADER}1;Excel;IT_Skill\n".encode(), "no skill of type 'Professional_Skill'; column 'Skill_Type' has ['IT_Skill']"),
+        (f"{HEADER}1;  ;Professional_Skill\n".encode(), "no skill of type 'Professional_Skill'"),
+        (HEADER.encode(), "no skill of type 'Professional_Skill'"),
+        (f"{HEADER}1;a;b;Professional_Skill\n".encode(), "line 2 has more fields than the header"),
+        (f'{HEADER}1;5" Pipes;Professional_Skill\n'.encode(), "line 2 has an unclosed double quote"),
+    ],
+)
+def test_exports(folder: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (folder / "data/raw/cv_skills.csv").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        extract.main()
+    assert "data/raw/cv_skills.csv" in str(error.value)
+    assert message in str(error.value)
+    assert not (folder / "data/interim/skills.csv").exists()
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_fault(folder: Path) -> None:
+    content = "\ufeff" + HEADER + "1;Pâtisserie;Professional_Skill\n"
+    (folder / "data/raw/cv_skills.csv").write_bytes(content.replace("\n", "\r\n").encode())
+    extract.main()
+    assert (folder / "data/interim/skills.csv").read_text(encoding="utf-8") == "skill,mentions\nPâtisserie,1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty"),
+        ("name,label\nV-Ray,Hard\n", "no column 'skill'"),
+        (
+            "skill,label\nV-Ray,Hard\nEmpathy,soft\n",
+            "line 3: skill 'Empathy' has the label 'soft'; it must be Hard, Soft or Unknown",
+        ),
+        ("skill,label\nV-Ray,\n", "line 2: skill 'V-Ray' has the label None"),
+        ("skill,label\nSales,Hard\nV-Ray,Hard\nsales ,Soft\n", "has two labels, Hard (line 2) and Soft (line 4); keep one"),
+    ],
+)
+def test_reference_labels(folder: Path, content: str, message: str) -> None:
+    path = "data/reference/labels.csv"
+    Path(path).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_reference(path)
+    assert path in str(error.value)
+    assert message in str(error.value)
+    Path("data/processed/sample.csv").write_text("skill,label,weight\nV-Ray,Hard,1.0\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"labels\.csv"):
+        judge.main()
+    assert not Path("data/processed/verdicts.jsonl").exists()
+
+
+def test_the_same_label_twice_is_no_conflict(folder: Path) -> None:
+    Path("data/reference/labels.csv").write_text("skill,label,note\nSales,Soft,\nSALES,Soft,x\n,,\n", encoding="utf-8")
+    assert read_reference("data/reference/labels.csv").select("key", "label").rows() == [("sales", "Soft")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("engine.batch", 3, "engine.batch: unknown key"),
+        ("engine.batch_size", "many", "engine.batch_size: Input should be a valid integer (it is 'many')"),
+        ("judge.kind", "dice", "judge: Input tag 'dice'"),
+        ("prompt.max_new_tokens", "???", "prompt.max_new_tokens: needs a value"),
+        ("data.path", "/data/mine.csv", "lies outside the repository"),
+    ],
+)
+def test_params(folder: Path, key: str, value: object, message: str) -> None:
+    params = OmegaConf.load("params.yaml")
+    OmegaConf.update(params, key, value, force_add=True)
+    OmegaConf.save(params, "params.yaml")
+    with pytest.raises(InputError) as error:
+        load_config()
+    assert str(error.value).startswith("params.yaml: ")
+    assert message in str(error.value)
+
+
+def test_params_that_are_missing_or_no_yaml(folder: Path) -> None:
+    Path("params.yaml").write_text("data: [", encoding="utf-8")
+    with pytest.raises(InputError, match=r"params\.yaml: not valid YAML"):
+        load_config()
+    Path("params.yaml").unlink()
+    with pytest.raises(InputError, match=r"params\.yaml: no such file; write it with `python -m hardsoft.config`"):
+        load_config()
+
+
+def test_a_checkpoint_that_lacks_files(folder: Path) -> None:
+    checkpoint = Path("models/embedded/checkpoint")
+    shutil.copytree(ROOT / checkpoint, checkpoint)
+    check_checkpoint(str(checkpoint))
+    for name in ("tokenizer.json", "model.safetensors"):
+        (checkpoint / name).unlink()
+    Path("data/interim/skills.csv").write_text("skill,mentions\nV-Ray,1\n", encoding="utf-8")
+    shutil.copytree(ROOT / "conf", "conf")
+    with pytest.raises(InputError) as error:
+        classify.main()
+    assert "models/embedded/checkpoint: the checkpoint folder lacks tokenizer.json, *.safetensors" in str(error.value)
+    assert not Path("data/interim/completions.jsonl").exists()
+
+
+def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
+    checkpoint = Path("models/embedded/checkpoint")
+    shutil.copytree(ROOT / checkpoint, checkpoint)
+    (checkpoint / "model.safetensors").write_bytes(b"broken")
+    model = ModelConfig(name=str(checkpoint), revision=None, gated=False, dtype="float32", dep=str(checkpoint))
+    with pytest.raises(InputError, match="models/embedded/checkpoint: cannot be loaded: "):
+        load(model, QuantizationConfig(method="none", double_quant=False), "cpu")
+
+
+def test_a_stage_that_fails_is_one_line_and_exit_code_1(fresh: Repository) -> None:
+    (fresh.path / "data/raw/cv_skills.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    run = fresh.run("python", "-m", "hardsoft.extract")
+    assert run.code == 1
+    assert run.output.startswith("extract: data/raw/cv_skills.csv: no column")
+    assert run.output.count("\n") == 1
+
+
+def test_outputs_are_written_together_or_not_at_all(folder: Path) -> None:
+    old = Path("data/interim/old.csv")
+    old.write_text("old", encoding="utf-8")
+    with pytest.raises(OSError, match=r"old\.csv"):
+        write_outputs({"data/interim/old.csv": "new", "data/interim/old.csv/below": "cannot be written"})
+    assert old.read_text(encoding="utf-8") == "old"

@@ -1,0 +1,115 @@
+"""params.yaml, conf/ and dvc.yaml agree; what does not fit is refused in one line."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hardsoft.config import compose, load_config
+from hardsoft.stage import InputError
+from tests.conftest import ROOT, Repository
+
+STAGES: dict[str, dict[str, list[str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+NO_DEPENDENCY = {"src/hardsoft/config.py", "src/hardsoft/__init__.py"}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_params_are_what_the_defaults_compose_to() -> None:
+    assert Path("params.yaml").read_text(encoding="utf-8") == compose([])
+
+
+def test_dvc_composes_the_same_bytes(fresh: Repository) -> None:
+    fresh.done("dvc", "exp", "run", "--queue", "-S", "prompt=label_only", "-S", "quantization=fp4")
+    composed = fresh.done("git", "show", "refs/exps/celery/stash:params.yaml").output
+    fresh.done("python", "-m", "hardsoft.config", "prompt=label_only", "quantization=fp4")
+    assert fresh.read("params.yaml") == composed
+
+
+@pytest.mark.parametrize("group", ["data", "model", "quantization", "prompt", "engine", "sample", "judge"])
+def test_every_option_composes_and_validates(group: str) -> None:
+    options = sorted(Path("conf", group).glob("*.yaml"))
+    assert options
+    for option in options:
+        compose([f"{group}={option.stem}"])
+
+
+def test_the_studys_setting(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(compose(["+experiment=study"]), encoding="utf-8")
+    config = load_config(str(path))
+    assert config.model.name == "meta-llama/Llama-3.1-8B-Instruct"
+    assert re.fullmatch("[0-9a-f]{40}", config.model.revision or "")
+    assert (config.quantization.method, config.quantization.double_quant, config.model.dtype) == ("nf4", True, "float16")
+    assert (config.engine.batch_size, config.prompt.max_new_tokens, config.sample.per_label, config.sample.seed) == (
+        64,
+        150,
+        50,
+        42,
+    )
+    assert config.prompt.template == "conf/prompt/study.jinja"
+    assert config.judge.kind == "openai"
+    assert config.judge.model == "o3"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prompt=nope", "Could not find 'prompt/nope' Available options in 'prompt': codebook cot"),
+        ("engine.speed=3", "engine.speed"),
+        ("+engine.speed=3", "engine.speed: unknown key"),
+        ("engine.batch_size=0", "engine.batch_size: Input should be greater than 0 (it is 0)"),
+        ("engine.batch_size=many", "engine.batch_size: Input should be a valid integer"),
+        ("sample.seed='???'", "sample.seed: needs a value"),
+        ("quantization.method=nf3", "quantization.method: Input should be 'none', 'nf4', 'fp4' or 'int8'"),
+        ("data.path=/tmp/mine.csv", "data.path: Value error, lies outside the repository"),
+        ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),
+        ("prompt", "Error parsing override 'prompt'"),
+    ],
+)
+def test_what_does_not_fit_is_named(override: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        compose([override])
+    assert message in " ".join(str(error.value).split())
+
+
+def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
+    assert fresh.done("python", "-m", "hardsoft.config", "--check").output == ""
+    fresh.write(
+        "params.yaml", fresh.read("params.yaml").replace("seed: 42", "seed: 43").replace("batch_size: 64", "batch_size: 8")
+    )
+    run = fresh.run("python", "-m", "hardsoft.config", "--check")
+    assert run.code == 1
+    assert "engine.batch_size, sample.seed" in run.output
+
+
+def test_no_secret_can_reach_the_parameters() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in Path("conf").rglob("*.yaml")]
+    assert not any("oc.env" in text or "hydra:" in text for text in texts)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_imports_are_its_dependencies(stage: str) -> None:
+    """Code that a stage imports, here or there, makes it run again when it changes."""
+    imported = modules_of(f"src/hardsoft/{stage}.py", set()) - NO_DEPENDENCY
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+    assert listed == imported
+
+
+def modules_of(path: str, seen: set[str]) -> set[str]:
+    """The project's own files that a file imports, directly or not, with itself."""
+    if path in seen or path in NO_DEPENDENCY:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hardsoft":
+            name = "src/" + node.module.replace(".", "/")
+            modules_of(f"{name}.py" if Path(f"{name}.py").exists() else f"{name}/__init__.py", seen)
+            package = Path(name).parent / "__init__.py"
+            modules_of(str(package), seen)
+    return seen

@@ -1,0 +1,47 @@
+"""What the README promises of the shipped data."""
+
+import csv
+from collections import Counter
+
+import polars as pl
+
+from hardsoft.names import name_key
+from tests.conftest import ROOT
+
+
+def reference() -> list[dict[str, str]]:
+    with open(ROOT / "data/reference/labels.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_export_is_like_a_real_one() -> None:
+    rows = pl.read_csv(ROOT / "data/raw/cv_skills.csv", separator=";", infer_schema=False)
+    assert rows.columns == ["CANDIDATE_ID", "Skill", "Skill_Type"]
+    assert set(rows["Skill_Type"]) == {"Professional_Skill", "IT_Skill", "Job_title", "Language_Skill", "DRIVERSLIC"}
+    assert rows.height >= 6_000
+    assert rows["CANDIDATE_ID"].n_unique() >= 400
+    skills = rows.filter(pl.col("Skill_Type") == "Professional_Skill")["Skill"]
+    assert skills.null_count() > 0
+    assert (skills != skills.str.strip_chars()).sum() > 0
+    assert skills.drop_nulls().str.contains(r"[^\x00-\x7F]").sum() > 0
+    assert skills.n_unique() > skills.str.to_lowercase().n_unique()
+
+
+def test_every_professional_skill_has_one_label() -> None:
+    rows = pl.read_csv(ROOT / "data/raw/cv_skills.csv", separator=";", infer_schema=False, null_values=["NULL", "N/A", "-"])
+    skills = rows.filter(pl.col("Skill_Type") == "Professional_Skill").select(key=name_key(pl.col("Skill"))).drop_nulls().unique()
+    labelled = pl.read_csv(ROOT / "data/reference/labels.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
+    assert skills.height >= 800
+    assert labelled["key"].is_duplicated().sum() == 0
+    assert skills.join(labelled, on="key", how="anti").is_empty()
+
+
+def test_the_mix_of_labels_and_the_variety_of_names() -> None:
+    counts = Counter(row["label"] for row in reference())
+    assert 4 <= counts["Hard"] / counts["Soft"] <= 6
+    assert counts["Unknown"] >= 30
+    words = [row["skill"].lower().split() for row in reference()]
+    last, first = Counter(name[-1] for name in words), Counter(name[0] for name in words)
+    assert len(last) >= 500
+    assert max(last.values()) <= 0.02 * len(words)
+    assert max(first.values()) <= 0.02 * len(words)
