@@ -24,7 +24,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 repro: $(VENV)/.installed ## set up .venv, run the pipeline (dvc repro), show the metrics
 	@python -m hardsoft.config --check || echo "make repro runs params.yaml as it is"
 	dvc repro
-	@dvc metrics show
+	@dvc metrics diff --all
 	@echo
 	@echo "labels     data/processed/hard_soft_skills.csv, labels.csv"
 	@echo "reasoning  data/processed/CoT.log"

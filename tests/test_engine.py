@@ -3,7 +3,7 @@
 import csv
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -128,15 +128,16 @@ def test_no_evaluated_skill_is_an_example_of_a_prompt(name: str) -> None:
 
 @pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
 def test_quantised_layers_are_bitsandbytes_and_answer(method: Method) -> None:
-    import bitsandbytes
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     network, _ = model(method)
-    kind = bitsandbytes.nn.Linear8bitLt if method == "int8" else bitsandbytes.nn.Linear4bit
+    kind = Linear8bitLt if method == "int8" else Linear4bit
     quantised = [module for module in network.modules() if isinstance(module, kind)]
     assert len(quantised) == 4 * 7
     if method != "int8":
-        assert {module.weight.quant_type for module in quantised} == {method}
-        assert all(module.weight.quant_state.nested for module in quantised)
+        weights: list[Any] = [module.weight for module in quantised]
+        assert {weight.quant_type for weight in weights} == {method}
+        assert all(weight.quant_state.nested for weight in weights)
     skills = [row["skill"] for row in reference()[::40]]
     answers = [read_answer(one.text, one.finish_reason) for one in complete(skills, method=method)]
     full = [read_answer(one.text, one.finish_reason) for one in complete(skills)]
@@ -172,8 +173,8 @@ def test_a_skill_is_data_and_never_control(skill: str) -> None:
     _, tokenizer = model()
     plain = encode(tokenizer, prompt("cot"), "x")
     ids = encode(tokenizer, prompt("cot"), skill)
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|assistant|>")):
-        assert ids.count(token) == plain.count(token)
+    control = [tokenizer.get_vocab()[token] for token in ("<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")]
+    assert [ids.count(token) for token in control] == [plain.count(token) for token in control] == [1, 2, 1, 1, 1]
 
 
 def test_templates_that_cannot_be_rendered() -> None:

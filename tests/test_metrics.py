@@ -1,6 +1,7 @@
 """The figures in metrics/accuracy.json, and that what cannot be estimated says why."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from hardsoft.metrics import population_figures, reference_figures, sample_figur
 SCHEMA = {"skill": pl.String, "label": pl.String, "verdict": pl.String, "outcome": pl.String}
 
 
-def judged(**verdicts: list[str | None]) -> pl.DataFrame:
+def judged(**verdicts: Sequence[str | None]) -> pl.DataFrame:
     """Rows by given label: Hard=["Hard", "Soft", None], …"""
     rows = [
         (f"{label} {place}", label, verdict, "answered" if verdict else "refused")

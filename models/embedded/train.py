@@ -13,6 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy, dropout
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
@@ -31,14 +33,15 @@ from hardsoft.statistics import Estimate, Stratum, post_stratified
 
 FOLDER = Path("models/embedded")
 SEED = 7
-STEPS = 1200
-WARM_UP = 180  # steps on label_only alone, whose next token is the label: what names mean is learned first, reasoning on top
-EVALUATE_EVERY = 100
-BATCH = {Label.HARD: 16, Label.SOFT: 9, Label.UNKNOWN: 7}
+STEPS = 700
+WARM_UP = 150  # steps on label_only alone, whose next token is the label: what names mean is learned first, reasoning on top
+EVALUATE_EVERY = 50
+BATCH = {Label.HARD: 18, Label.SOFT: 9, Label.UNKNOWN: 5}
 PROMPT_WEIGHTS = {"cot": 8, "label_only": 4, "study": 3, "zero_shot": 3, "codebook": 1}
-DECISION_WEIGHT = 5.0
-DROPOUT = 0.15
-LEARNING_RATE = 8e-4
+DECISION_WEIGHT = 5.0  # of the tokens that are a label
+DROPOUT = 0.1
+LEARNING_RATE = 1e-3
+AVERAGING = 0.98  # decay of the exponential moving average of the weights, which is what is evaluated and kept
 VOCABULARY = 2048
 SPECIAL = ["<pad>", "<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -46,7 +49,6 @@ CHAT_TEMPLATE = (
     "{% if message.role != 'assistant' %}{{ '<|end|>' }}{% elif not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-KIND = {Label.HARD: "Technical", Label.SOFT: "Personal", Label.UNKNOWN: "Nothing"}
 REASON = {
     Label.HARD: "It is learned and can be tested.",
     Label.SOFT: "It is behaviour, useful in any occupation.",
@@ -78,12 +80,28 @@ def read_prompts() -> dict[str, Prompt]:
     return prompts
 
 
-def answer(entry: Entry, descriptions: dict[str, str], prompt: Prompt) -> str:
-    """What the model should write after a prompt, its prefill left out."""
+def reasoned_answer(entry: Entry, descriptions: dict[str, str]) -> str:
+    """The assistant's turn where it reasons first."""
     label = Label(entry["label"])
-    steps = f"Step 1: {KIND[label]}, {descriptions[entry['family']]}.\nStep 2: {REASON[label]}\n"
-    full = f"Answer: {label}" if prompt.prefill.startswith("Answer") else f"{steps}Answer: {label}"
-    return full.removeprefix(prompt.prefill)
+    return f"Step 1: {label}, as it names {descriptions[entry['family']]}.\nStep 2: {REASON[label]}\nAnswer: {label}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model should write after a prompt, as token ids with the weight of each in the loss."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+def target(tokenizer: PreTrainedTokenizerFast, entry: Entry, prompt: Prompt, descriptions: dict[str, str]) -> Target:
+    """The target for an entry under a prompt, whose prefill is left out."""
+    text = (
+        f" {entry['label']}" if prompt.prefill == "Answer:" else reasoned_answer(entry, descriptions).removeprefix(prompt.prefill)
+    )
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    labels = {tokenizer.encode(f" {label}", add_special_tokens=False)[0] for label in Label}
+    return Target(ids, [DECISION_WEIGHT if token in labels else 1.0 for token in ids])
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -115,7 +133,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         vocab_size=VOCABULARY,
         hidden_size=192,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         num_attention_heads=3,
         num_key_value_heads=3,
         max_position_embeddings=4096,
@@ -141,27 +159,21 @@ def vary_case(name: str, chance: random.Random) -> str:
     return name if draw < 0.6 else name.lower() if draw < 0.8 else name.title() if draw < 0.95 else name.upper()
 
 
-def batch_loss(model: LlamaForCausalLM, prompts: list[list[int]], answers: list[list[int]], decisions: set[int]) -> Tensor:
-    """Cross-entropy of the answers' tokens; those in `decisions`, which choose a label, weigh DECISION_WEIGHT.
-
-    Args:
-        prompts, answers: token ids, one list a row; the tokens that all prompts begin with are computed once.
-    """
+def batch_loss(model: LlamaForCausalLM, prompts: list[list[int]], targets: list[Target]) -> Tensor:
+    """Weighted cross-entropy of the targets' tokens; what all prompts begin with is computed once."""
     shared = next(place for place, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
     past = model(torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
     rows = len(prompts)
     cache = DynamicCache([(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1)) for layer in past.layers])
 
-    suffixes = [prompt[shared:] + target for prompt, target in zip(prompts, answers, strict=True)]
+    suffixes = [prompt[shared:] + target.ids for prompt, target in zip(prompts, targets, strict=True)]
     width = max(map(len, suffixes))
     ids, weights = torch.zeros(rows, width, dtype=torch.long), torch.zeros(rows, width)
     mask = torch.ones(rows, shared + width, dtype=torch.long)
-    for row, (suffix, target) in enumerate(zip(suffixes, answers, strict=True)):
+    for row, (suffix, target) in enumerate(zip(suffixes, targets, strict=True)):
         ids[row, : len(suffix)] = torch.tensor(suffix)
         mask[row, shared + len(suffix) :] = 0
-        weights[row, len(suffix) - len(target) : len(suffix)] = torch.tensor(
-            [DECISION_WEIGHT if token in decisions else 1.0 for token in target]
-        )
+        weights[row, len(suffix) - len(target.ids) : len(suffix)] = torch.tensor(target.weights)
     positions = torch.arange(shared, shared + width).expand(rows, -1)
     logits = model(ids, past_key_values=cache, attention_mask=mask, position_ids=positions).logits
     losses = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -199,7 +211,6 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt
     strata = [Stratum(sum(given[label]), len(given[label]), size=len(entries)) for label in (Label.HARD, Label.SOFT)]
     unknown = given[Label.UNKNOWN]
     readable = sum(bool(reading.answer) for reading in readings) / len(readings)
-    model.train()
     return Evaluation(post_stratified(strata, 0.95), sum(unknown) / len(unknown), readable)
 
 
@@ -216,10 +227,9 @@ def main() -> None:
     prompts = read_prompts()
 
     texts = [entry["skill"] for entry in train] * 2 + [entry["skill"].lower() for entry in train]
-    texts += [answer(entry, descriptions, prompts["zero_shot"]) for entry in train[::10]]
+    texts += [reasoned_answer(entry, descriptions) for entry in train[::10]]
     texts += [message["content"] for prompt in prompts.values() for message in prompt.messages("")]
     tokenizer = train_tokenizer(texts)
-    decisions = {tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in [*Label, *KIND.values()]}
     model = new_model(tokenizer)
     print(
         f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters; {len(train)} names to train on",
@@ -230,30 +240,28 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=arguments.steps, pct_start=0.1)
     best = 0.0
+    averaged: Any = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING))
     model.train()
     for step in (bar := tqdm(range(1, arguments.steps + 1), desc="train", disable=None)):
         drawn = chance.choices(list(PROMPT_WEIGHTS), list(PROMPT_WEIGHTS.values()))[0]
         prompt = prompts["label_only" if step <= WARM_UP else drawn]
         batch = [entry for label, size in BATCH.items() for entry in chance.sample(pools[label], size)]
         asked = [encode(tokenizer, prompt, vary_case(entry["skill"], chance)) for entry in batch]
-        answers = [
-            [*tokenizer.encode(answer(entry, descriptions, prompt), add_special_tokens=False), tokenizer.eos_token_id]
-            for entry in batch
-        ]
-        loss = batch_loss(model, asked, answers, decisions)
+        loss = batch_loss(model, asked, [target(tokenizer, entry, prompt, descriptions) for entry in batch])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        averaged.update_parameters(model)
         bar.set_postfix(loss=f"{loss.item():.3f}")
-        if step % EVALUATE_EVERY == 0 and step > WARM_UP:
-            result = evaluate(model, tokenizer, prompts["cot"], validation)
-            score = (2 * result.balanced.accuracy + result.unknown_recall) / 3
+        if step % EVALUATE_EVERY == 0 and step >= arguments.steps // 3:
+            result = evaluate(averaged.module, tokenizer, prompts["cot"], validation)
+            score = (2 * result.balanced.accuracy + result.unknown_recall) / 3 if result.readable > 0.98 else 0.0
             print(f"step {step}: loss {loss.item():.3f}, validation {result}", file=sys.stderr)
             if score > best:
                 best = score
-                save(model, tokenizer, arguments.output)
+                save(averaged.module, tokenizer, arguments.output)
     model = LlamaForCausalLM.from_pretrained(arguments.output)
     for name, prompt in prompts.items():
         print(f"test, {name}: {evaluate(model, tokenizer, prompt, test)}")
