@@ -80,7 +80,8 @@ def test_the_lexicon_shares_no_skill_with_the_evaluation() -> None:
 
 
 def test_unseen_names_are_labelled_better_than_by_chance() -> None:
-    rows = [row for label in (Label.HARD, Label.SOFT) for row in [row for row in reference() if row["label"] == label][:120]]
+    rows = [row for row in reference() if row["label"] == Label.SOFT]
+    rows += [row for row in reference() if row["label"] == Label.HARD][::4]
     completions = complete([row["skill"] for row in rows])
     read = [read_answer(completion.text, completion.finish_reason).label for completion in completions]
     strata = []
@@ -133,7 +134,7 @@ def test_quantised_layers_are_bitsandbytes_and_answer(method: Method) -> None:
     network, _ = model(method)
     kind = Linear8bitLt if method == "int8" else Linear4bit
     quantised = [module for module in network.modules() if isinstance(module, kind)]
-    assert len(quantised) == 4 * 7
+    assert len(quantised) == 7 * network.config.num_hidden_layers
     if method != "int8":
         weights: list[Any] = [module.weight for module in quantised]
         assert {weight.quant_type for weight in weights} == {method}

@@ -96,8 +96,8 @@ def test_an_experiment_with_another_prompt_runs_classify_and_what_follows(reposi
     assert run.ran[:2] == ["classify", "clean"]
     assert "extract" not in run.ran
     difference = repository.done("dvc", "metrics", "diff", "HEAD").output
-    assert "labels.json" in difference or "accuracy.json" in difference or "throughput.json" in difference
-    assert "zero-shot" in repository.done("dvc", "exp", "show", "--no-pager").output
+    assert "metrics/throughput.json" in difference
+    assert "zero-shot" in repository.done("dvc", "exp", "show", "--csv").output
 
 
 def test_experiments_with_another_sample_metric_or_judge_run_no_earlier_stage(repository: Repository) -> None:
@@ -169,22 +169,16 @@ def test_own_skills_without_reference_labels_complete(fresh: Repository) -> None
     assert "2 skills" in fresh.read("data/processed/CoT.log")
 
 
-@pytest.mark.parametrize(
-    ("environment", "missing"),
-    [({}, ["a CUDA GPU", "HF_TOKEN", "OPENAI_API_KEY"]), ({"HF_TOKEN": "x"}, ["a CUDA GPU", "OPENAI_API_KEY"])],
-)
-def test_the_studys_setting_stops_before_it_loads_anything(
-    repository: Repository, environment: dict[str, str], missing: list[str]
-) -> None:
+def test_the_studys_setting_stops_before_it_loads_anything(repository: Repository) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    repository.done("python", "-m", "hardsoft.config", "+experiment=study")
-    run = repository.run("python", "-m", "hardsoft.classify", environment=environment)
-    assert run.code == 1
-    assert run.output.count("\n") == 1
-    assert [name for name in ("a CUDA GPU", "HF_TOKEN", "OPENAI_API_KEY") if name in run.output] == missing
-    failed = repository.run("dvc", "exp", "run", "-S", "+experiment=study", environment=environment)
+    failed = repository.run("dvc", "exp", "run", "-S", "+experiment=study")
     assert failed.code != 0
-    assert missing[0] in failed.output
+    (line,) = [line for line in failed.output.splitlines() if line.startswith("classify: ")]
+    assert all(name in line for name in ("a CUDA GPU", "HF_TOKEN", "OPENAI_API_KEY"))
+    some = repository.run("python", "-m", "hardsoft.classify", environment={"HF_TOKEN": "x"})
+    assert (some.code, some.output.count("\n")) == (1, 1)
+    assert "a CUDA GPU" in some.output
+    assert "HF_TOKEN" not in some.output
