@@ -148,9 +148,8 @@ def test_a_failed_stage_leaves_the_others_outputs_and_checkout_brings_its_own_ba
 def test_own_skills_without_reference_labels_complete(fresh: Repository) -> None:
     """A person's own file, of another layout, tracked by DVC, and no reference label at all."""
     fresh.write("data/raw/mine.csv", "cand,what,kind\n1,Bid Writing,skill\n2,Kindness,skill\n2,Oslo,town\n")
-    fresh.write("data/reference/mine.csv", "skill,label,note\n")
     fresh.done("dvc", "add", "data/raw/mine.csv")
-    options = fresh.read("conf/data/sample.yaml").replace("cv_skills.csv", "mine.csv").replace("labels.csv", "mine.csv")
+    options = fresh.read("conf/data/sample.yaml").replace("cv_skills.csv", "mine.csv").replace("labels.csv", "none.csv")
     for old, new in {"CANDIDATE_ID": "cand", "Skill_Type": "kind", "Professional_Skill": "skill", '";"': '","'}.items():
         options = options.replace(old, new)
     fresh.write("conf/data/mine.yaml", options.replace("skill: Skill", "skill: what"))
