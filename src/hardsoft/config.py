@@ -153,7 +153,7 @@ def _describe(problem: Any) -> str:
         return f"{key}: needs a value (it is left at ???)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
-    return f"{key}: {problem['msg']} (it is {problem['input']!r})"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})"
 
 
 def compose(overrides: list[str]) -> str:
@@ -170,7 +170,8 @@ def compose(overrides: list[str]) -> str:
         try:
             compose_and_dump(params, str(Path("conf").absolute()), None, "config", "", overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(f"conf/: {error}") from None
+            problem, _, _ = str(error).partition("Config search path")
+            raise InputError(f"conf/: {problem}") from None
         text = params.read_text(encoding="utf-8")
     validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
     return text
