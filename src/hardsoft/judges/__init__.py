@@ -13,7 +13,7 @@ class JudgeOutcome(StrEnum):
 
     ANSWERED = "answered"
     NOT_IN_REFERENCE = "not_in_reference"
-    """Nobody has labelled this skill by hand."""
+    """The reference labels lack this skill."""
     REFUSED = "refused"
     TRUNCATED = "truncated"
     """The token limit came first."""

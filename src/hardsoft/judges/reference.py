@@ -1,4 +1,4 @@
-"""The hand-made reference labels, as a table and as a judge."""
+"""The reference labels, as a table and as a judge."""
 
 from collections.abc import Mapping, Sequence
 
