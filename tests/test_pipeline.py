@@ -87,7 +87,6 @@ def test_a_changed_option_changes_its_own_stage_and_none_before(repository: Repo
     for override, stages in CHANGES.items():
         repository.done("python", "-m", "hardsoft.config", override)
         changed = json.loads(repository.done("dvc", "status", "--json").output)
-        # metrics notes the sample size that was asked for.
         assert [stage for stage in STAGES if stage in changed] == stages, override
 
 
@@ -100,7 +99,7 @@ def test_an_experiment_with_another_prompt_runs_classify_and_what_follows(reposi
     assert "zero-shot" in repository.done("dvc", "exp", "show", "--csv").output
 
 
-def test_experiments_with_another_sample_metric_or_judge_run_no_earlier_stage(repository: Repository) -> None:
+def test_experiments_with_another_sample_or_confidence_run_no_earlier_stage(repository: Repository) -> None:
     sample = repository.done("dvc", "exp", "run", "-S", "sample.per_label=2")
     assert sample.ran == ["sample", "judge", "metrics"]
     metrics = repository.done("dvc", "exp", "run", "-S", "sample.per_label=2", "-S", "metrics.confidence=0.9")
