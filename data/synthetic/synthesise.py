@@ -1,6 +1,7 @@
 """Write data/raw/cv_skills.csv: invented candidates with skills of their occupational area, dirt included.
 
-Run once, from the repository root: python data/synthetic/synthesise.py. The names were written one by one; only who has which is drawn.
+Run once, from the repository root: python data/synthetic/synthesise.py.
+The names were written one by one; only who has which is drawn.
 """
 
 import csv
