@@ -1,6 +1,7 @@
 """Broken inputs: one line that names the file, the line or key, and what would be right; nothing else is touched."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from omegaconf import OmegaConf
 
 from hardsoft import classify, extract, judge
 from hardsoft.config import ModelConfig, QuantizationConfig, load_config
-from hardsoft.engines.local import check_checkpoint, load
+from hardsoft.engines.loading import check_checkpoint, load
 from hardsoft.judges.reference import read_reference
 from hardsoft.stage import InputError, write_outputs
 from tests.conftest import ROOT, Repository
@@ -23,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("data/raw", "data/interim", "data/processed", "data/reference"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage"])
     return tmp_path
 
 
@@ -139,7 +141,7 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"broken")
     model = ModelConfig(name=str(checkpoint), revision=None, gated=False, dtype="float32", dep=str(checkpoint))
     with pytest.raises(InputError, match="models/embedded/checkpoint: cannot be loaded: "):
-        load(model, QuantizationConfig(method="none", double_quant=False), "cpu")
+        load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
 
 
 def test_a_stage_that_fails_is_one_line_and_exit_code_1(fresh: Repository) -> None:

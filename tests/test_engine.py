@@ -12,14 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from hardsoft.calibration import contextual_calibration
 from hardsoft.config import ModelConfig, PromptConfig, QuantizationConfig
-from hardsoft.engines import Completion
-from hardsoft.engines.local import LocalEngine, load
-from hardsoft.labels import Label, read_answer
+from hardsoft.engines import Chat, Completion
+from hardsoft.engines.loading import load
+from hardsoft.engines.local import LocalEngine
+from hardsoft.engines.plain import decode_plainly
+from hardsoft.labels import Label, answer_is_complete, read_answer
 from hardsoft.names import name_key
-from hardsoft.prompts import Prompt, encode, read_prompt
+from hardsoft.packing import pack_linears
+from hardsoft.prompts import Prompt, read_prompt
 from hardsoft.stage import InputError
 from hardsoft.statistics import Stratum, post_stratified
+from hardsoft.tokens import encode, label_ids
 from tests.conftest import ROOT
 
 CHECKPOINT = ROOT / "models/embedded/checkpoint"
@@ -36,13 +41,22 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def model(method: Method = "none") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    return load(MODEL, QuantizationConfig(method=method, double_quant=method in ("nf4", "fp4")), "cpu")
+def loaded(method: Method, dequantize: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    double_quant = method in ("nf4", "fp4")
+    return load(MODEL, QuantizationConfig(method=method, double_quant=double_quant, dequantize=dequantize), "cpu")
+
+
+def model(method: Method = "none", dequantize: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return loaded(method, dequantize)
 
 
 @cache
+def option(name: str) -> PromptConfig:
+    return PromptConfig(**yaml.safe_load((ROOT / f"conf/prompt/{name}.yaml").read_text(encoding="utf-8")))
+
+
 def prompt(name: str) -> Prompt:
-    return read_prompt(PromptConfig(**yaml.safe_load((ROOT / f"conf/prompt/{name}.yaml").read_text(encoding="utf-8"))))
+    return read_prompt(option(name))
 
 
 @cache
@@ -51,14 +65,25 @@ def reference() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def some_skills(step: int) -> list[str]:
+    return [row["skill"] for row in reference()[::step]]
+
+
+def chats(skills: list[str], name: str = "cot") -> list[Chat]:
+    return [prompt(name).messages(skill) for skill in skills]
+
+
 def complete(
     skills: list[str], name: str = "cot", method: Method = "none", batch_size: int = 64, max_new_tokens: int = 60
 ) -> list[Completion]:
-    network, tokenizer = model(method)
     completions: dict[int, Completion] = {}
-    engine = LocalEngine(network, tokenizer, batch_size, max_new_tokens)
-    engine.complete([encode(tokenizer, prompt(name), skill) for skill in skills], completions.__setitem__)
+    engine = LocalEngine(*model(method), batch_size, max_new_tokens, scoring=option(name).mode == "label")
+    engine.complete(chats(skills, name), completions.update)
     return [completions[row] for row in range(len(skills))]
+
+
+def text(completion: Completion) -> tuple[str, str, int]:
+    return completion.text, completion.finish_reason, completion.tokens
 
 
 def test_the_checkpoint_is_small_and_fits_bitsandbytes() -> None:
@@ -96,13 +121,13 @@ def test_unseen_names_are_labelled_better_than_by_chance() -> None:
 @pytest.mark.parametrize("name", PROMPTS)
 def test_every_prompt_begins_with_its_only_bos_and_gets_readable_answers(name: str) -> None:
     _, tokenizer = model()
-    ids = encode(tokenizer, prompt(name), "V-Ray")
+    (ids,) = encode(tokenizer, chats(["V-Ray"], name))
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
     assert "V-Ray" in str(tokenizer.decode(ids))
     assert str(tokenizer.decode(ids)).endswith(prompt(name).prefill or "<|assistant|>")
-    completions = complete([row["skill"] for row in reference()[::24]], name)
-    readable = [bool(read_answer(prompt(name).prefill + one.text, one.finish_reason).answer) for one in completions]
+    completions = complete(some_skills(24), name)
+    readable = [bool(read_answer(one.text, one.finish_reason).answer) for one in completions]
     assert sum(readable) >= 0.95 * len(readable)
 
 
@@ -147,22 +172,149 @@ def test_quantised_layers_are_bitsandbytes_and_answer(method: Method) -> None:
 
 
 def test_batches_do_not_change_an_answer() -> None:
-    skills = [row["skill"] for row in reference()[::30]]
-    assert complete(skills, batch_size=1) == complete(skills, batch_size=5) == complete(skills, batch_size=64)
+    skills = some_skills(30)
+    one, five, many = (list(map(text, complete(skills, batch_size=size))) for size in (1, 5, 64))
+    assert one == five == many
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -> None:
+    network, tokenizer = model()
+    skills = [*some_skills(60), "x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
+    prompts = encode(tokenizer, chats(skills, name))
+    stop = tokenizer.eos_token_id
+    expected = {
+        one.row: one for some in decode_plainly(network, prompts, 64, 60, lambda _, tokens: tokens[-1] == stop) for one in some
+    }
+    if packed:
+        network, _ = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
+        pack_linears(network)
+    for size in (1, 5, 200):
+        completions: dict[int, Completion] = {}
+        LocalEngine(network, tokenizer, size, 60).complete(chats(skills, name), completions.update)
+        for row, one in expected.items():
+            whole = prompt(name).prefill + tokenizer.decode(one.tokens, skip_special_tokens=True)
+            assert text(completions[row]) == (whole, "stop" if one.stopped else "length", len(one.tokens))
 
 
 def test_a_row_ends_at_its_eos_or_at_the_limit() -> None:
     (whole,) = complete(["V-Ray"])
     assert whole.finish_reason == "stop"
     _, tokenizer = model()
-    assert whole.tokens == len(tokenizer.encode(whole.text, add_special_tokens=False)) + 1
+    assert whole.tokens == len(tokenizer.encode(whole.text.removeprefix("Step 1:"), add_special_tokens=False)) + 1
     (cut,) = complete(["V-Ray"], max_new_tokens=5)
     assert (cut.finish_reason, cut.tokens) == ("length", 5)
     assert whole.text.startswith(cut.text)
 
 
+def test_a_model_that_talks_on_after_its_answer_is_stopped_there() -> None:
+    """Without an end-of-sequence token the model would go on until the limit; its answer's line ends the row."""
+    network, tokenizer = model()
+    stops, network.generation_config.eos_token_id = network.generation_config.eos_token_id, None
+    try:
+        (completion,) = complete(["V-Ray"])
+    finally:
+        network.generation_config.eos_token_id = stops
+    (whole,) = complete(["V-Ray"])
+    assert completion.text.startswith(whole.text)
+    assert (completion.finish_reason == "stop") == answer_is_complete(completion.text)
+    assert completion.finish_reason == "stop" or completion.tokens == 60
+    assert read_answer(completion.text, completion.finish_reason).label == read_answer(whole.text, "stop").label
+
+
+def test_label_scores_are_those_of_the_whole_prompt() -> None:
+    network, tokenizer = model()
+    skills = some_skills(20)
+    candidates = label_ids(tokenizer, chats(["V-Ray"], "label_only")[0])
+    assert [tokenizer.decode([token]).strip() for token in candidates] == ["Hard", "Soft", "Unknown"]
+    for skill, completion in zip(skills, complete(skills, "label_only", batch_size=7), strict=True):
+        with torch.inference_mode():
+            logits = network(torch.tensor(encode(tokenizer, chats([skill], "label_only")))).logits[0, -1, candidates]
+        torch.testing.assert_close(torch.tensor(completion.probabilities), logits.softmax(-1), atol=1e-4, rtol=0)
+        label = list(Label)[int(logits.argmax())]
+        assert completion.text == f"Answer: {label}"
+        assert read_answer(completion.text, "stop").label == label
+
+
+def test_probabilities_after_reasoning_are_those_at_the_answer() -> None:
+    network, tokenizer = model()
+    skills = some_skills(40)
+    for skill, completion in zip(skills, complete(skills), strict=True):
+        reasoning, _, label = completion.text.rpartition(" ")
+        assert reasoning.endswith("Answer:")
+        before = prompt("cot").messages(skill)[:-1] + [{"role": "assistant", "content": reasoning}]
+        with torch.inference_mode():
+            logits = network(torch.tensor(encode(tokenizer, [before]))).logits[0, -1, label_ids(tokenizer, before)]
+        torch.testing.assert_close(torch.tensor(completion.probabilities), logits.softmax(-1), atol=1e-4, rtol=0)
+        assert list(Label)[int(logits.argmax())] == label
+    assert complete(["V-Ray"], max_new_tokens=5)[0].probabilities is None
+
+
+def test_contextual_calibration() -> None:
+    assert contextual_calibration([0.6, 0.3, 0.1], [[0.6, 0.3, 0.1]]) == pytest.approx([1 / 3] * 3)
+    assert contextual_calibration([0.5, 0.25, 0.25], [[0.5, 0.3, 0.2], [0.3, 0.3, 0.4]]) == pytest.approx(
+        [1.25 / (1.25 + 0.25 / 0.3 + 0.25 / 0.3), *[(0.25 / 0.3) / (1.25 + 0.5 / 0.3)] * 2]
+    )
+
+
+@pytest.mark.parametrize("method", ["nf4", "fp4"])
+def test_dequantised_weights_are_the_four_bit_values(method: Method) -> None:
+    import bitsandbytes.functional
+    from bitsandbytes.nn.modules import Linear4bit
+
+    loaded.cache_clear()  # a first forward pass lays 4-bit weights out anew on some CPUs
+    quantised, dequantised = model(method)[0], model(method, dequantize=True)[0]
+    modules = dict(dequantised.named_modules())
+    compared = 0
+    for name, module in quantised.named_modules():
+        if isinstance(module, Linear4bit):
+            weight: Any = module.weight
+            assert type(modules[name]) is torch.nn.Linear
+            values = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+            assert torch.equal(modules[name].weight, values)  # type: ignore[arg-type]
+            compared += 1
+    assert compared == 21
+    assert dequantised.dtype == torch.float32
+
+
+def test_memory_that_is_too_short_halves_the_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real refusal by the allocator, in a process of its own whose memory is limited."""
+    import subprocess
+    import sys
+
+    script = """
+import os, resource
+os.environ["HF_HUB_OFFLINE"] = "1"
+from tests.test_engine import LocalEngine, chats, model, some_skills, text
+skills = some_skills(1)[:600]
+network, tokenizer = model()
+network.config.max_position_embeddings = 4096
+engine = LocalEngine(network, tokenizer, 8, 60)
+engine.complete(chats(skills[:8]), lambda results: None)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
+completions = {}
+LocalEngine(network, tokenizer, 600, 60).complete(chats(skills), completions.update)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert sorted(completions) == list(range(600))
+expected = {}
+engine.complete(chats(skills[:40]), expected.update)
+assert [text(expected[row]) for row in range(40)] == [text(completions[row]) for row in range(40)]
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "out of memory; going on with 300 rows at once (engine.batch_size)" in run.stderr
+
+
 def test_no_prompt_no_result() -> None:
     assert complete([]) == []
+
+
+def test_two_labels_that_begin_alike_cannot_be_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tokenizer = model()
+    with pytest.raises(InputError, match="changes the tokens before it"):
+        label_ids(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Answer: "}])
 
 
 @settings(max_examples=50, deadline=None)
@@ -172,10 +324,9 @@ def test_no_prompt_no_result() -> None:
 )
 def test_a_skill_is_data_and_never_control(skill: str) -> None:
     _, tokenizer = model()
-    plain = encode(tokenizer, prompt("cot"), "x")
-    ids = encode(tokenizer, prompt("cot"), skill)
+    usual, ids = encode(tokenizer, chats(["x", skill]))
     control = [tokenizer.get_vocab()[token] for token in ("<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")]
-    assert [ids.count(token) for token in control] == [plain.count(token) for token in control] == [1, 2, 1, 1, 1]
+    assert [ids.count(token) for token in control] == [usual.count(token) for token in control] == [1, 2, 1, 1, 1]
 
 
 def test_templates_that_cannot_be_rendered() -> None:
@@ -190,7 +341,7 @@ def test_a_tokenizer_without_a_chat_template_or_with_two_bos(tmp_path: Path) -> 
     template = tokenizer.chat_template
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        encode(tokenizer, prompt("cot"), "x")
+        encode(tokenizer, chats(["x"]))
     tokenizer.chat_template = "<s>" + template
     with pytest.raises(InputError, match="2 BOS tokens"):
-        encode(tokenizer, prompt("cot"), "x")
+        encode(tokenizer, chats(["x"]))

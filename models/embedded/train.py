@@ -28,8 +28,9 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 from hardsoft.engines import Completion
 from hardsoft.engines.local import LocalEngine
 from hardsoft.labels import Label, read_answer
-from hardsoft.prompts import Prompt, encode
+from hardsoft.prompts import Prompt
 from hardsoft.statistics import Estimate, Stratum, post_stratified
+from hardsoft.tokens import encode
 
 FOLDER = Path("models/embedded")
 SEED = 7
@@ -200,7 +201,7 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt
     model.eval()
     completions: dict[int, Completion] = {}
     engine = LocalEngine(model, tokenizer, batch_size=128, max_new_tokens=60)
-    engine.complete([encode(tokenizer, prompt, entry["skill"]) for entry in entries], completions.__setitem__)
+    engine.complete([prompt.messages(entry["skill"]) for entry in entries], completions.update)
     readings = [
         read_answer(prompt.prefill + completions[row].text, completions[row].finish_reason) for row in range(len(entries))
     ]
@@ -246,7 +247,7 @@ def main() -> None:
         drawn = chance.choices(list(PROMPT_WEIGHTS), list(PROMPT_WEIGHTS.values()))[0]
         prompt = prompts["label_only" if step <= WARM_UP else drawn]
         batch = [entry for label, size in BATCH.items() for entry in chance.sample(pools[label], size)]
-        asked = [encode(tokenizer, prompt, vary_case(entry["skill"], chance)) for entry in batch]
+        asked = encode(tokenizer, [prompt.messages(vary_case(entry["skill"], chance)) for entry in batch])
         loss = batch_loss(model, asked, [target(tokenizer, entry, prompt, descriptions) for entry in batch])
         optimizer.zero_grad()
         loss.backward()

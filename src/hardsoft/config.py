@@ -5,14 +5,26 @@ Stages read params.yaml alone (`load_config`). `python -m hardsoft.config [overr
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from yaml import YAMLError
 
 from hardsoft.stage import InputError, run
@@ -54,6 +66,7 @@ class ModelConfig(Section):
     name: str
     """A checkpoint folder in the repository, or a model id of the Hugging Face hub."""
     revision: str | None
+    """The commit of a hub model; null for a folder."""
     gated: bool
     dtype: Literal["float32", "float16", "bfloat16"]
     """Of the weights that are not quantised, and of the computation."""
@@ -65,13 +78,29 @@ class ModelConfig(Section):
         """Whether the model is a folder in the repository rather than an id of the hub."""
         return self.dep == self.name
 
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not self.local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision: pin a commit of {self.name}, 40 hexadecimal digits; branches move")
+        return self
+
 
 class QuantizationConfig(Section):
     method: Literal["none", "nf4", "fp4", "int8"]
     double_quant: bool
+    dequantize: bool | Literal["auto"]
+    """Whether to turn 4-bit weights back into `model.dtype` once after loading, with the values that 4 bits left them."""
+
+    @model_validator(mode="after")
+    def _four_bits(self) -> Self:
+        if self.dequantize and self.method not in ("nf4", "fp4"):
+            raise ValueError(f"dequantize: is for nf4 and fp4; with {self.method} it must be false")
+        return self
 
 
 class PromptConfig(Section):
+    mode: Literal["reason", "label"]
+    """Generate reasoning and the answer, or score the three labels in one forward pass."""
     template: RepositoryPath
     dep: RepositoryPath
     """A second file that classify depends on: the codebook where the template uses it, else the option's own file."""
@@ -79,11 +108,32 @@ class PromptConfig(Section):
     prefill: str
     """How the assistant's turn begins; empty to leave that to the model."""
     max_new_tokens: PositiveInt
+    contextual_calibration: bool = False
+    """In label mode, divide the probabilities by those for inputs without content."""
 
 
-class EngineConfig(Section):
+class LocalEngineConfig(Section):
+    kind: Literal["local"]
     batch_size: PositiveInt
+    """Rows that decode at once, in each process."""
     device: Literal["auto", "cpu", "cuda"]
+    processes: PositiveInt | Literal["auto"]
+    """On a CPU one thread each, auto being one per physical core; on GPUs one GPU each, auto being all of the machine."""
+
+
+class ServerEngineConfig(Section):
+    kind: Literal["server"]
+    base_url: str = Field(pattern="^https?://")
+    model: str
+    concurrency: PositiveInt
+    timeout_s: PositiveFloat
+    """Of one request; it is then tried again."""
+    max_retries: NonNegativeInt
+    prefill: bool
+    """Whether the server can go on from `prompt.prefill`; if not, it is left out."""
+
+
+EngineConfig = Annotated[LocalEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
 
 
 class SampleConfig(Section):
@@ -148,7 +198,10 @@ def validate(values: Any, path: str) -> Config:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    where = [str(part) for part in problem["loc"]]
+    if where[0] in ("engine", "judge"):
+        del where[1:2]  # which of the kinds of this section it was checked against
+    key = ".".join(where)
     if problem["input"] == "???":
         return f"{key}: needs a value (it is left at ???)"
     if problem["type"] == "extra_forbidden":

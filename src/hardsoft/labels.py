@@ -84,6 +84,8 @@ _DECLINED = re.compile(
     r"|\bplease (?:provide|clarify|specify)",
     re.IGNORECASE,
 )
+_LINE_END = re.compile(r"[ \t.]*\n")
+_BEFORE_ANSWER = re.compile(r"\banswer[\"'“”*_\s]*:[\"'“”*_\s]*$", re.IGNORECASE)
 # A model that does not stop goes on to the next question: what follows is not about this skill.
 _NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n\s*(?:Skill:|Now classify|(?:User|Human|Question):)", re.IGNORECASE)
 
@@ -113,6 +115,16 @@ def read_answer(completion: str, finish_reason: Literal["stop", "length", "error
     declined = _DECLINED.search(text)
     outcome = Outcome.ABSTAINED if declined else Outcome.UNPARSEABLE
     return Reading(Label.UNKNOWN, outcome, "")
+
+
+def answer_is_complete(text: str) -> bool:
+    """Whether a growing completion holds a line `Answer: X` that the next token can no longer change."""
+    return any(_LINE_END.match(text, stated.end()) for stated in _ANSWER.finditer(text))
+
+
+def is_before_answer(text: str) -> bool:
+    """Whether the next word of a growing completion is its answer: the text ends in `Answer:`."""
+    return _BEFORE_ANSWER.search(text) is not None
 
 
 def _own_part(completion: str) -> str:

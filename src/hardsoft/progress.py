@@ -20,10 +20,10 @@ class Progress:
         self._done = 0
         self._start = self._last_line = time.monotonic()
 
-    def advance(self) -> None:
-        """One more row is finished."""
-        self._done += 1
-        self._bar.update()
+    def advance(self, rows: int = 1) -> None:
+        """So many more rows are finished."""
+        self._done += rows
+        self._bar.update(rows)
         now = time.monotonic()
         due = now - self._last_line >= SECONDS_BETWEEN_LINES and self._done >= FIRST_ESTIMATE * self._total
         if self._bar.disable and (due or self._done == self._total):
@@ -41,3 +41,8 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
+
+
+def note(text: str) -> None:
+    """A line for the person who waits, above the bar if there is one."""
+    tqdm.write(f"note: {text}", file=sys.stderr)

@@ -1,14 +1,14 @@
-"""From a skill and a prompt option to the token ids that a model is given."""
+"""From a skill and a prompt option to the chat that a model is given."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
-from transformers import PreTrainedTokenizerBase
 
 from hardsoft.config import PromptConfig
+from hardsoft.engines import Chat
 from hardsoft.stage import InputError
 
 CODEBOOK = "docs/codebook.md"
@@ -25,7 +25,14 @@ class Prompt:
     """How the assistant's turn begins; empty to leave that to the model."""
     codebook: str | None = None
 
-    def messages(self, skill: str) -> list[dict[str, str]]:
+    @cached_property
+    def _compiled(self) -> Template:
+        try:
+            return SandboxedEnvironment(undefined=StrictUndefined).from_string(self.template)
+        except TemplateSyntaxError as error:
+            raise InputError(f"prompt template, line {error.lineno}: {error.message}") from None
+
+    def messages(self, skill: str) -> Chat:
         """The chat about one skill.
 
         Raises:
@@ -33,9 +40,7 @@ class Prompt:
         """
         given = {"skill": skill} if self.codebook is None else {"skill": skill, "codebook": self.codebook}
         try:
-            user = SandboxedEnvironment(undefined=StrictUndefined).from_string(self.template).render(given)
-        except TemplateSyntaxError as error:
-            raise InputError(f"prompt template, line {error.lineno}: {error.message}") from None
+            user = self._compiled.render(given)
         except TemplateError as error:
             raise InputError(
                 f"prompt template: {error}; it may use {sorted(given)} (codebook: set prompt.dep: docs/codebook.md)"
@@ -48,29 +53,3 @@ def read_prompt(option: PromptConfig) -> Prompt:
     """Read a prompt option's template, and the codebook where the option depends on it."""
     codebook = Path(CODEBOOK).read_text(encoding="utf-8") if option.dep == CODEBOOK else None
     return Prompt(option.system, Path(option.template).read_text(encoding="utf-8"), option.prefill, codebook)
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, skill: str) -> list[int]:
-    """Token ids of the chat about one skill, by the tokenizer's own chat template.
-
-    Control tokens inside the skill are encoded as ordinary text, so a skill named `<|eot_id|>` ends nothing.
-
-    Raises:
-        InputError: the tokenizer has no chat template, or the ids do not begin with its only BOS token.
-    """
-    if tokenizer.chat_template is None:
-        raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruction-tuned model")
-    chat = tokenizer.apply_chat_template(
-        prompt.messages(skill),
-        add_generation_prompt=not prompt.prefill,
-        continue_final_message=bool(prompt.prefill),
-        sanitize_control_tokens=True,
-        return_dict=False,
-    )
-    ids = cast("list[int]", chat)
-    bos = tokenizer.bos_token_id
-    if bos is not None and (ids.count(bos) > 1 or (bos in ids and ids[0] != bos)):
-        raise InputError(
-            f"{tokenizer.name_or_path}: the chat template gives {ids.count(bos)} BOS tokens; one at the start is right"
-        )
-    return ids

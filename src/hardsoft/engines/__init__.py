@@ -1,27 +1,59 @@
-"""How completions are made. An engine is `complete(prompts, on_result)`; it knows neither DVC nor Hydra nor the file layout."""
+"""How completions are made. An engine is `complete(chats, on_results)`; it knows neither DVC nor Hydra nor the file layout."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from hardsoft.labels import Label
+
+Chat = list[dict[str, str]]
+"""Messages with a role and content; a final assistant message is one that the model goes on from."""
+
 FinishReason = Literal["stop", "length", "error"]
-"""The model ended its message, the token limit did, or the engine failed on this row."""
+"""The model ended its message or gave its answer, the token limit ended it, or the engine failed on this row."""
+
+Probabilities = tuple[float, float, float]
+"""Of Hard, Soft and Unknown, summing to 1."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt."""
+    """What a model answered in a chat."""
 
     text: str
+    """The assistant's whole message, what the chat began it with included; for an error, what went wrong."""
     finish_reason: FinishReason
     tokens: int
     """Generated, the end-of-sequence token included."""
+    probabilities: Probabilities | None = None
+    """Of the labels at the place of the answer; None where that place or they are not known."""
 
 
-OnResult = Callable[[int, Completion], None]
-"""Called with a prompt's position as soon as its completion is there."""
+OnResults = Callable[[list[tuple[int, Completion]]], None]
+"""Called with positions of chats and their completions as soon as these are there."""
 
 
 class Engine(Protocol):
-    def complete(self, prompts: Sequence[list[int]], on_result: OnResult) -> None:
-        """Complete every prompt greedily, in whatever order is fast."""
+    @property
+    def peak_memory_mb(self) -> float:
+        """Of GPU memory on a GPU, else of main memory, summed over the engine's processes."""
+
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        """Complete every chat greedily, in whatever order is fast."""
+
+
+def opening(chat: Chat) -> str:
+    """How a chat begins the assistant's message; empty if that is left to the model."""
+    return chat[-1]["content"] if chat[-1]["role"] == "assistant" else ""
+
+
+def answer_text(start: str, label: Label) -> str:
+    """The message that begins with `start` and goes on with a label."""
+    return f"{start}{' ' if start and not start[-1].isspace() else ''}{label}"
+
+
+def scored_completion(start: str, probabilities: Sequence[float]) -> Completion:
+    """The completion of a chat whose labels were scored: the most probable label after what the message begins with."""
+    hard, soft, unknown = probabilities
+    label = list(Label)[max(range(3), key=probabilities.__getitem__)]
+    return Completion(answer_text(start, label), "stop", 1, (hard, soft, unknown))

@@ -1,136 +1,114 @@
-"""transformers in this process: a checkpoint folder or a hub model, quantised by bitsandbytes or not, on CPU or GPU."""
+"""transformers in this process: greedy decoding over the prompts' shared prefix, or scores of the three labels."""
 
-import logging
-import resource
-import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hardsoft.config import ModelConfig, QuantizationConfig
-from hardsoft.engines import Completion, OnResult
+from hardsoft.decoding import Generated, decode, score
+from hardsoft.engines import Chat, Completion, OnResults, Probabilities, opening, scored_completion
+from hardsoft.engines.memory import peak_memory_mb
+from hardsoft.engines.plain import decode_plainly, score_plainly
+from hardsoft.labels import answer_is_complete, is_before_answer
+from hardsoft.progress import note
 from hardsoft.stage import InputError
-
-
-def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal LM with its tokenizer, for inference, onto `cpu` or `cuda`.
-
-    Raises:
-        InputError: the checkpoint folder lacks files, or the model cannot be had from the hub.
-    """
-    disable_progress_bar()
-    if model.local:
-        check_checkpoint(model.name)
-    source = {"revision": model.revision, "local_files_only": model.local, "trust_remote_code": False}
-    if quantization.method == "int8":  # it warns of a cast at every layer and step
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.name, **source)
-        network = AutoModelForCausalLM.from_pretrained(
-            model.name,
-            dtype=getattr(torch, model.dtype),
-            quantization_config=bitsandbytes_config(quantization, model.dtype),
-            device_map={"": device},
-            **source,
-        )
-    except Exception as error:  # the loaders raise whatever their file formats and transports do
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"model.name {model.name}: cannot be loaded: {reason}") from error
-    return network.eval(), tokenizer
-
-
-def pick_device(device: str) -> str:
-    """`cpu` or `cuda`; `auto` is the GPU where there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def check_checkpoint(folder: str) -> None:
-    """Raise InputError, naming what is missing, unless a folder has what a causal LM and its tokenizer need."""
-    present = {path.name for path in Path(folder).glob("*")}
-    wanted = ["config.json", "tokenizer.json", "tokenizer_config.json"]
-    missing = [name for name in wanted if name not in present]
-    if not any(name.endswith(".safetensors") for name in present):
-        missing.append("*.safetensors")
-    if missing:
-        raise InputError(
-            f"model.name {folder}: the checkpoint folder lacks {', '.join(missing)}; restore it with `git checkout {folder}`"
-        )
-
-
-def bitsandbytes_config(quantization: QuantizationConfig, dtype: str) -> BitsAndBytesConfig | None:
-    """The bitsandbytes settings of a quantisation option; None for full precision."""
-    if quantization.method == "none":
-        return None
-    if quantization.method == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=quantization.method,
-        bnb_4bit_use_double_quant=quantization.double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
+from hardsoft.tokens import encode, label_ids
 
 
 class LocalEngine:
-    """Greedy decoding in left-padded batches of prompts of similar length."""
+    """A causal LM that answers chats by generating text or, with `scoring`, by the probabilities of the labels alone."""
 
     def __init__(
-        self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_new_tokens: int
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        max_new_tokens: int,
+        scoring: bool = False,
     ) -> None:
-        self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
+        self._network, self._tokenizer = network, tokenizer
+        self._batch_size, self._max_new_tokens, self._scoring = batch_size, max_new_tokens, scoring
+        self._decode: Callable[..., Iterator[list[Generated]]] = decode
+        self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
         stops = network.generation_config.eos_token_id
         self._stops = {stops} if isinstance(stops, int) else set(stops or [])
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._stops, default=0)
-        self._generation = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=sorted(self._stops) or None,
-            pad_token_id=self._pad,
-        )
+        self._word: Callable[[int], str] = cache(lambda token: str(tokenizer.decode([token], skip_special_tokens=True)))
 
-    def complete(self, prompts: Sequence[list[int]], on_result: OnResult) -> None:
-        by_length = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row))
-        for start in range(0, len(by_length), self._batch_size):
-            rows = by_length[start : start + self._batch_size]
-            for row, generated in zip(rows, self._generate([prompts[row] for row in rows]), strict=True):
-                on_result(row, self._completion(generated))
+    @property
+    def peak_memory_mb(self) -> float:
+        return peak_memory_mb(str(self._network.device))
 
-    @torch.inference_mode()
-    def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
-        """Token ids generated after each prompt, padded at the end to equal length."""
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self._pad] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        device = self._network.device
-        output = self._network.generate(  # type: ignore[operator]
-            ids.to(device), attention_mask=mask.to(device), generation_config=self._generation
-        )
-        generated: list[list[int]] = output[:, width:].tolist()
-        return generated
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        """Complete every chat. A batch that does not fit into memory is halved, and so are those after it.
 
-    def _completion(self, generated: list[int]) -> Completion:
-        end = next((position for position, token in enumerate(generated) if token in self._stops), None)
-        text = str(self._tokenizer.decode(generated[:end], skip_special_tokens=True))
-        if end is None:
-            return Completion(text, "length", len(generated))
-        return Completion(text, "stop", end + 1)
+        Raises:
+            InputError: a chat that cannot be encoded, or not even one row fits into memory.
+        """
+        prompts = encode(self._tokenizer, chats)
+        left = list(range(len(prompts)))
+        while left:
+            done = set()
+            try:
+                for results in self._results([chats[row] for row in left], [prompts[row] for row in left]):
+                    on_results([(left[place], completion) for place, completion in results])
+                    done |= {left[place] for place, _ in results}
+            except NotImplementedError as error:
+                note(f"{error}: this architecture gets plain generation, which is slower")
+                self._decode, self._score = decode_plainly, score_plainly
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self._batch_size == 1:
+                    raise InputError("out of memory with a single row; take a smaller model or a 4-bit quantization") from None
+                self._batch_size //= 2
+                note(f"out of memory; going on with {self._batch_size} rows at once (engine.batch_size)")
+            left = [row for row in left if row not in done]
+
+    def _results(self, chats: list[Chat], prompts: list[list[int]]) -> Iterator[list[tuple[int, Completion]]]:
+        start = opening(chats[0])
+        if self._scoring:
+            for scored in self._score(self._network, prompts, self._batch_size, label_ids(self._tokenizer, chats[0])):
+                yield [(row, scored_completion(start, probabilities)) for row, probabilities in scored]
+            return
+
+        def text(row: int, tokens: list[int]) -> str:
+            # Decoded after the prompt's last token, since some tokenizers drop the blank before a text's first word.
+            last = prompts[row][-1]
+            return start + str(self._tokenizer.decode([last, *tokens], skip_special_tokens=True))[len(self._word(last)) :]
+
+        def stop(row: int, tokens: list[int]) -> bool:
+            return tokens[-1] in self._stops or ("\n" in self._word(tokens[-1]) and answer_is_complete(text(row, tokens)))
+
+        def completion(row: Generated) -> Completion:
+            probabilities = next(
+                (
+                    softmax(logits)
+                    for place, logits in reversed(row.watched)
+                    if is_before_answer(text(row.row, row.tokens[:place]))
+                ),
+                None,
+            )
+            return Completion(text(row.row, row.tokens), "stop" if row.stopped else "length", len(row.tokens), probabilities)
+
+        watch = self._answer_ids(chats[0])
+        for finished in self._decode(self._network, prompts, self._batch_size, self._max_new_tokens, stop, watch):
+            yield [(row.row, completion(row)) for row in finished]
+
+    def _answer_ids(self, chat: Chat) -> list[int]:
+        """First token of each label after `Answer:` in the assistant's message; none where labels share it."""
+        before = chat[:-1] if opening(chat) else chat
+        try:
+            return label_ids(self._tokenizer, [*before, {"role": "assistant", "content": "Answer:"}])
+        except InputError:
+            return []
 
 
-def peak_memory_mb(device: str) -> float:
-    """Peak memory of this process so far in MB: of the GPU on `cuda`, else resident."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    kilobyte = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
+def softmax(logits: list[float]) -> Probabilities:
+    """Probabilities of the three labels from their logits."""
+    hard, soft, unknown = torch.tensor(logits).softmax(0).tolist()
+    return hard, soft, unknown
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -1,6 +1,5 @@
 """An OpenAI model as judge: blind, rationale before verdict, structured output; the client reads OPENAI_API_KEY itself."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,10 +7,10 @@ import openai
 from openai.types.chat import ParsedChatCompletion
 from pydantic import BaseModel, ValidationError
 
+from hardsoft.chat import MalformedReplyError, Server
 from hardsoft.config import OpenAIJudgeConfig
 from hardsoft.judges import JudgeOutcome, OnVerdict, Verdict
 from hardsoft.labels import Label
-from hardsoft.stage import InputError
 
 INSTRUCTIONS = """\
 You label professional skills found in CVs by the codebook below.
@@ -19,14 +18,7 @@ Give a rationale of one or two sentences first, then the verdict.
 
 {codebook}"""
 MAX_RETRIES = 5
-# One request with these faults means that every other has them too.
-FATAL = (
-    openai.AuthenticationError,
-    openai.PermissionDeniedError,
-    openai.NotFoundError,
-    openai.BadRequestError,
-    openai.APIConnectionError,
-)
+TIMEOUT_S = 600.0
 
 
 class Answer(BaseModel):
@@ -37,7 +29,7 @@ class Answer(BaseModel):
 
 
 class OpenAIJudge:
-    """Asks one question per skill, `concurrency` at a time; 408, 409, 429 and 5xx are retried with back-off by the client."""
+    """Asks one question per skill, `concurrency` at a time."""
 
     def __init__(self, option: OpenAIJudgeConfig, codebook: str) -> None:
         self.name = option.model
@@ -50,25 +42,14 @@ class OpenAIJudge:
         Raises:
             InputError: no key, a rejected key or option, an unknown model, or no server.
         """
-        try:
-            asyncio.run(self._judge_all(skills, on_verdict))
-        except openai.OpenAIError as error:
-            raise InputError(f"judge {self.name}: {type(error).__name__}: {error}") from None
 
-    async def _judge_all(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
-        places = asyncio.Semaphore(self._option.concurrency)
-        async with openai.AsyncOpenAI(max_retries=MAX_RETRIES) as client:
+        async def ask(client: openai.AsyncOpenAI, row: int) -> Verdict:
+            return await self._verdict(client, skills[row])
 
-            async def judge_one(row: int, skill: str) -> None:
-                async with places:
-                    on_verdict(row, await self._verdict(client, skill))
-
-            tasks = [asyncio.create_task(judge_one(row, skill)) for row, skill in enumerate(skills)]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        server = Server(None, self._option.concurrency, TIMEOUT_S, MAX_RETRIES)
+        server.ask_all(
+            len(skills), ask, on_verdict, lambda row, reason: on_verdict(row, Verdict(None, JudgeOutcome.ERROR, rationale=reason))
+        )
 
     async def _verdict(self, client: openai.AsyncOpenAI, skill: str) -> Verdict:
         try:
@@ -82,16 +63,14 @@ class OpenAIJudge:
                 reasoning_effort=self._option.reasoning_effort,
                 max_completion_tokens=self._option.max_completion_tokens,
             )
-        except FATAL:
-            raise
         except openai.LengthFinishReasonError:
             return Verdict(None, JudgeOutcome.TRUNCATED)
         except openai.ContentFilterFinishReasonError:
             return Verdict(None, JudgeOutcome.REFUSED)
         except ValidationError:
             return Verdict(None, JudgeOutcome.UNPARSEABLE)
-        except openai.OpenAIError as error:
-            return Verdict(None, JudgeOutcome.ERROR, rationale=type(error).__name__)
+        except ValueError as error:  # the body is no JSON
+            raise MalformedReplyError(f"the reply is no JSON: {error}") from None
         return _read(completion)
 
 

@@ -1,0 +1,225 @@
+"""How much faster the classify stage's engine is than the notebook study's loop, on the same rows and weights.
+
+Methods alternate within each round, so that a machine's moods meet all of them; a ratio is the median over the rounds.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from omegaconf import OmegaConf
+
+from benchmarks.lengths import study_length
+from hardsoft.completions import complete
+from hardsoft.config import Config, LocalEngineConfig, compose, validate
+from hardsoft.decoding import LONGEST_DRAFT
+from hardsoft.engines import Chat, Completion, Engine, OnResults
+from hardsoft.engines.pool import Pool
+from hardsoft.engines.start import local_engine, physical_cores
+from hardsoft.labels import read_answer
+from hardsoft.prompts import read_prompt
+from hardsoft.setting import setting_of
+from hardsoft.stage import to_json
+from hardsoft.store import Store, canonical
+
+BATCH_SIZE = 64
+"""Of the notebook."""
+
+
+def configuration(*overrides: str) -> Config:
+    """The default configuration with overrides, on a CPU."""
+    text = compose(["engine.device=cpu", *overrides])
+    return validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
+
+
+class ForcedLengthEngine:
+    """The engine's loop, with completions of the study's lengths instead of the model's own."""
+
+    peak_memory_mb = 0.0
+
+    def __init__(self, network: Any, tokenizer: Any, batch_size: int) -> None:
+        self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
+
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        from hardsoft.decoding import decode
+        from hardsoft.tokens import encode
+
+        lengths = [study_length(chat) for chat in chats]
+        prompts = encode(self._tokenizer, chats)
+        for finished in decode(
+            self._network, prompts, self._batch_size, max(lengths), lambda row, tokens: len(tokens) == lengths[row]
+        ):
+            on_results([(one.row, Completion(self._tokenizer.decode(one.tokens), "stop", len(one.tokens))) for one in finished])
+
+
+def forced_length_engine(config: Config) -> Engine:
+    """Made where it runs, like any engine of a pool."""
+    from hardsoft.engines.loading import load
+    from hardsoft.packing import pack_linears
+
+    assert isinstance(config.engine, LocalEngineConfig)
+    network, tokenizer = load(config.model, config.quantization, "cpu")
+    pack_linears(network)
+    return ForcedLengthEngine(network, tokenizer, config.engine.batch_size)
+
+
+class Notebook:
+    """The notebook's loop as an engine."""
+
+    peak_memory_mb = 0.0
+
+    def __init__(self, network: Any, tokenizer: Any, lengths: Callable[[Chat], int] | None = None) -> None:
+        self._network, self._tokenizer, self._lengths = network, tokenizer, lengths
+
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        from benchmarks import notebook
+
+        for row, text in enumerate(notebook.complete(self._network, self._tokenizer, chats, self._lengths)):
+            on_results([(row, Completion(text, "stop", 0))])
+
+
+def timed(engine: Engine, chats: Sequence[Chat]) -> tuple[float, dict[int, Completion]]:
+    """Rows per second, and the completions."""
+    results: dict[int, Completion] = {}
+    begin = time.perf_counter()
+    engine.complete(chats, results.update)
+    return len(chats) / (time.perf_counter() - begin), results
+
+
+def compare(engines: dict[str, tuple[Engine, Sequence[Chat]]], rounds: int) -> dict[str, list[float]]:
+    """Rows per second of each engine in each round, after a warm-up."""
+    for engine, chats in engines.values():
+        timed(engine, chats[:64])
+    rates: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, (engine, chats) in engines.items():
+            rates[name].append(timed(engine, chats)[0])
+    return rates
+
+
+def median_ratio(rates: dict[str, list[float]], name: str, baseline: str) -> float:
+    """The median over the rounds of one engine's rate over another's."""
+    return statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates[baseline], strict=True))
+
+
+def label_agreement(theirs: dict[int, Completion], ours: dict[int, Completion]) -> tuple[float, int]:
+    """Of the rows where both methods read a label, the share with the same; and how many these are."""
+    from benchmarks.notebook import last_word
+
+    labels = [(last_word(theirs[row].text), read_answer(ours[row].text, ours[row].finish_reason)) for row in ours]
+    both = [(label, reading.label) for label, reading in labels if label is not None and reading.answer]
+    return sum(label == reading for label, reading in both) / len(both), len(both)
+
+
+def useful_share(network: Any, engine: Engine, chats: Sequence[Chat], useful: int) -> float:
+    """Of the tokens that a network decodes for an engine, the share that ends up in completions, `useful` in number."""
+    decoded = 0
+
+    def count(_: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        nonlocal decoded
+        ids = keywords["input_ids"] if "input_ids" in keywords else positional[0]
+        decoded += ids.numel() if ids.shape[1] <= 1 + LONGEST_DRAFT else len(ids)  # a prefill gives each row one token
+
+    hook = network.register_forward_pre_hook(count, with_kwargs=True)
+    timed(engine, chats)
+    hook.remove()
+    return useful / decoded
+
+
+def stored_rates(config: Config, skills: list[str], completions: dict[int, Completion], rounds: int) -> list[float]:
+    """Rows per second, in this process, when every row is in the row store."""
+    prompt, rates = read_prompt(config.prompt), []
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder, "rows.sqlite"))
+        store.put(
+            setting_of(config),
+            [(canonical(prompt.messages(skill)), asdict(completions[row])) for row, skill in enumerate(skills)],
+        )
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            completed = complete(config, prompt, skills, store)
+            rates.append(len(skills) / (time.perf_counter() - begin))
+            assert not completed.computed
+    return rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.classify", description=__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--skills", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides such as engine.batch_size=64")
+    arguments = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+
+    from hardsoft.engines.loading import load
+    from hardsoft.engines.local import LocalEngine
+    from hardsoft.packing import pack_linears
+
+    reason = configuration("prompt=cot", *arguments.overrides)
+    label = configuration("prompt=label_only", *arguments.overrides)
+    assert isinstance(reason.engine, LocalEngineConfig)
+    skills = pl.read_csv("data/reference/labels.csv")["skill"].to_list()[: arguments.skills]
+    chats = [read_prompt(reason.prompt).messages(skill) for skill in skills]
+    label_chats = [read_prompt(label.prompt).messages(skill) for skill in skills]
+    network, tokenizer = load(reason.model, reason.quantization, "cpu")
+    batch_size, limit, cores = reason.engine.batch_size, reason.prompt.max_new_tokens, physical_cores()
+    notebook = Notebook(network, tokenizer)
+    packed, _ = load(reason.model, reason.quantization, "cpu")
+    pack_linears(packed)
+    single = LocalEngine(packed, tokenizer, batch_size, limit)
+
+    with (
+        Pool([partial(local_engine, reason, "cpu")] * cores, threads=1) as pool,
+        Pool([partial(local_engine, label, "cpu")] * cores, threads=1) as label_pool,
+        Pool([partial(forced_length_engine, reason)] * cores, threads=1) as forced_pool,
+    ):
+        rates = compare(
+            {
+                "notebook": (notebook, chats),
+                "reason, one process": (single, chats),
+                "reason": (pool, chats),
+                "label": (label_pool, label_chats),
+                "notebook, study lengths": (Notebook(network, tokenizer, study_length), chats),
+                "reason, study lengths": (forced_pool, chats),
+            },
+            arguments.rounds,
+        )
+    theirs, ours = timed(notebook, chats)[1], timed(single, chats)[1]
+    rates["stored"] = stored_rates(reason, skills, ours, arguments.rounds)
+    agreement, both = label_agreement(theirs, ours)
+    tokens = sum(completion.tokens for completion in ours.values())
+
+    print(
+        f"{len(skills)} skills, batch size {batch_size} (notebook {BATCH_SIZE}), {torch.get_num_threads()} threads or {cores} processes"
+    )
+    for name, values in rates.items():
+        print(f"{name:<26}{statistics.median(values):>10.0f} skills/s   ({min(values):.0f} to {max(values):.0f})")
+    figures = {
+        "reason_ratio": median_ratio(rates, "reason", "notebook"),
+        "reason_ratio_single": median_ratio(rates, "reason, one process", "notebook"),
+        "study_lengths_ratio": median_ratio(rates, "reason, study lengths", "notebook, study lengths"),
+        "label_ratio": median_ratio(rates, "label", "notebook"),
+        "rerun_ratio": median_ratio(rates, "stored", "notebook"),
+        "label_agreement": agreement,
+        "rows_compared": both,
+        "useful_tokens": useful_share(packed, single, chats, tokens),
+        "useful_tokens_notebook": useful_share(network, notebook, chats, tokens),
+    }
+    for name, value in figures.items():
+        print(f"{name:<26}{value:>10.3f}")
+    if arguments.json:
+        Path(arguments.json).write_text(to_json({name: round(value, 4) for name, value in figures.items()}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Ways to label with Llama 3.1 8B on a GPU: skills/s, tokens/s and peak memory, with NF4 weights and with the same dequantised.
+
+Weights and prompts are random, so nothing is downloaded; completion lengths are those of the study. What a random network writes
+soon repeats itself: drafting's gain here is no guide to its gain on real text. Continuous batching takes most of the free memory
+for its cache, whatever it needs of it, and is faster where a flash attention package is installed.
+
+The roofline is the least time per skill that the device's peaks allow: over a method's phases, prefill and decoding, the sum of
+max(2 * weights * tokens / FLOP/s, (passes * bytes of weights + bytes of keys and values read) / bandwidth). Weights are those of
+the linear layers, the last layer's counting once per generated token. Attention's FLOPs, activations and the CPU count nothing.
+NF4 counts as stored, though bitsandbytes unpacks it into memory at each pass of more than a few rows. No guess counts as right,
+so drafting may beat its roofline. Continuous batching mixes prefill and decoding, hence is one phase.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LogitsProcessorList
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.lengths import SHARES, TOKENS
+from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
+from hardsoft.config import QuantizationConfig
+from hardsoft.decoding import decode, score
+from hardsoft.engines.loading import bitsandbytes_config
+from hardsoft.engines.memory import peak_memory_mb
+from hardsoft.stage import to_json
+
+SHARED, OWN = 343, 12
+"""Tokens of a prompt that all rows share, and of each row's own."""
+STOP = 0
+# fmt: off
+LLAMA_3_1_8B: dict[str, Any] = {
+    "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+}
+# fmt: on
+TINY = {**LLAMA_3_1_8B, "num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 256, "vocab_size": 512}
+
+
+def random_network(shape: dict[str, Any], device: str) -> Any:
+    """A Llama of random weights in NF4, quantised on the device by the code that also loads checkpoints."""
+    config = LlamaConfig(**shape, eos_token_id=STOP)
+    nf4 = bitsandbytes_config(QuantizationConfig(method="nf4", double_quant=True, dequantize=False), "bfloat16")
+    with torch.device(device):
+        weights = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).state_dict()
+    return AutoModelForCausalLM.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.bfloat16, quantization_config=nf4, device_map={"": device}
+    ).eval()
+
+
+def now() -> float:
+    """Seconds, read once the GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@torch.inference_mode()
+def generate(network: Any, prompts: list[list[int]], lengths: list[int], slots: int) -> float:
+    """Seconds of the notebook's method, each batch to its longest row; prompts are equally long, so none needs padding."""
+    settings = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=STOP, pad_token_id=STOP)
+    begin = now()
+    for start in range(0, len(prompts), slots):
+        ids = torch.tensor(prompts[start : start + slots], device=network.device)
+        forced = LogitsProcessorList([ForcedLengths(ids.shape[1], lengths[start : start + slots], STOP)])
+        network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings, logits_processor=forced)
+    return now() - begin
+
+
+def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, drafting: bool = False) -> float:
+    begin = now()
+    ends = decode(network, prompts, slots, max(lengths), lambda row, tokens: len(tokens) == lengths[row], drafting=drafting)
+    assert sum(len(row.tokens) for finished in ends for row in finished) == sum(lengths)
+    return now() - begin
+
+
+def continuous(network: Any, prompts: list[list[int]], lengths: list[int], slots: int) -> float:
+    """Seconds of transformers' continuous batching, once its cache is allocated and its graphs are captured.
+
+    `generate_batch` has one token limit for all rows; the manager that it uses takes one per row, so this asks the manager.
+    """
+    settings = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=-1)
+    cache = ContinuousBatchingConfig(max_requests_per_batch=slots, max_memory_percent=None if torch.cuda.is_available() else 0.05)
+    with network.continuous_batching_context_manager(settings, continuous_batching_config=cache) as manager:
+        begin = now()
+        for prompt, length in zip(prompts, lengths, strict=True):
+            manager.add_request(prompt, max_new_tokens=length)
+        generated: list[int] = []
+        while len(generated) < len(prompts):
+            if result := manager.get_result(timeout=1):
+                generated.append(len(result.generated_tokens))
+            elif not manager.is_running():
+                sys.exit("gpu: continuous batching ended early")
+        assert sorted(generated) == sorted(lengths)
+        return now() - begin
+
+
+def scoring(network: Any, prompts: list[list[int]], lengths: list[int], slots: int) -> float:
+    begin = now()
+    assert sum(map(len, score(network, prompts, slots, [1, 2, 3]))) == len(prompts)
+    return now() - begin
+
+
+def phases(method: str, lengths: list[int], slots: int) -> list[tuple[int, int, int, int]]:
+    """Of each phase, at the least: passes, tokens through the layers, tokens generated, and keys read (with their values)."""
+    rows, batches = len(lengths), ceil(len(lengths) / slots)
+    passes = max(ceil((sum(lengths) - rows) / slots), max(lengths) - 1)
+    if method == "generate":
+        lengths = [max(lengths[row // slots * slots :][:slots]) for row in range(rows)]
+        passes = sum(length - 1 for length in lengths[::slots])
+    decoded = sum(lengths) - rows  # a row's first token comes from its prefill
+    own = sum((length - 1) * OWN + length * (length - 1) // 2 for length in lengths)
+    if method == "generate":
+        return [(batches, rows * (SHARED + OWN), rows, 0), (passes, decoded, decoded, own + decoded * SHARED)]
+    prefill = (1 + batches, SHARED + rows * OWN, rows, batches * SHARED)
+    if method == "continuous":
+        return [(passes + 1, prefill[1] + decoded, rows + decoded, own + decoded * SHARED)]
+    return [prefill] if method == "score" else [prefill, (passes, decoded, decoded, own + passes * SHARED)]
+
+
+def roofline(network: Any, work: list[tuple[int, int, int, int]], flops: float, bandwidth: float) -> float:
+    """The least seconds for some phases."""
+    linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    weights, size = sum(one.in_features * one.out_features for one in linears), sum(one.weight.nbytes for one in linears)
+    config, last = network.config, network.lm_head.weight.numel()
+    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * network.dtype.itemsize
+    return sum(
+        max(2 * ((weights - last) * tokens + last * generated) / flops, (passes * size + keys * key) / bandwidth)
+        for passes, tokens, generated, keys in work
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=1, help="of which the median counts, after a warm-up")
+    parser.add_argument("--tflops", type=float, default=989, help="peak of dense bf16; the default is an H200's")
+    parser.add_argument("--bandwidth-gb", type=float, default=4800, help="peak of the memory in GB/s; the default is an H200's")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network on the CPU, to see whether the code runs")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there too")
+    arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        sys.exit("gpu: there is no GPU; --tiny runs the same code with a tiny network on the CPU")
+    shape, device = (TINY, "cpu") if arguments.tiny else (LLAMA_3_1_8B, "cuda")
+    random = np.random.default_rng(0)
+    shared = random.integers(1, shape["vocab_size"], SHARED).tolist()
+    prompts = [shared + random.integers(1, shape["vocab_size"], OWN).tolist() for _ in range(arguments.rows)]
+    lengths = np.interp(random.random(arguments.rows), SHARES, TOKENS).round().astype(int).tolist()
+    drafting = partial(decoding, drafting=True)
+    methods: list[tuple[str, str, Any, int]] = [("generate", "", generate, BATCH_SIZE)]
+    for slots in (64, 256):
+        methods += [("decode", "", decoding, slots), ("decode", ", drafting", drafting, slots), ("score", "", scoring, slots)]
+        methods.append(("continuous", "", continuous, slots))
+
+    disable_progress_bar()
+    network = random_network(shape, device)
+    print(f"{len(prompts)} rows on {device}, {sum(lengths) / len(lengths):.0f} tokens each on average")
+    print(f"{'weights':<13}{'method':<22}{'skills/s':>10}{'tokens/s':>10}{'peak MB':>10}{'ms/skill':>10}{'roofline':>10}")
+    rows: list[dict[str, str | float]] = []
+    for weights in ("nf4", "dequantised"):
+        if weights == "dequantised":
+            network = network.dequantize(dtype=torch.bfloat16)
+        for name, variant, method, slots in methods:
+            method(network, prompts[:slots], [4] * len(prompts[:slots]), slots)
+            if device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            seconds = statistics.median(method(network, prompts, lengths, slots) for _ in range(arguments.rounds))
+            least = roofline(network, phases(name, lengths, slots), 1e12 * arguments.tflops, 1e9 * arguments.bandwidth_gb)
+            rows.append(
+                {
+                    "weights": weights,
+                    "method": f"{name} {slots}{variant}",
+                    "skills_per_second": round(len(prompts) / seconds, 2),
+                    "tokens_per_second": round((len(prompts) if name == "score" else sum(lengths)) / seconds, 1),
+                    "peak_memory_mb": round(peak_memory_mb(device)),
+                    "ms_per_skill": round(1000 * seconds / len(prompts), 4),
+                    "roofline_ms_per_skill": round(1000 * least / len(prompts), 4),
+                }
+            )
+            print("{:<13}{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}".format(*rows[-1].values()), flush=True)
+    if arguments.json:
+        Path(arguments.json).write_text(to_json(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

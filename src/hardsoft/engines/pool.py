@@ -1,0 +1,107 @@
+"""One engine in several processes: on a CPU one process per core with one thread each beats threads; on GPUs one per device."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+from hardsoft.engines import Chat, Completion, Engine, OnResults
+from hardsoft.stage import InputError
+
+MakeEngine = Callable[[], Engine]
+
+
+class Pool:
+    """Engines in processes of their own, until the end of a `with` block. This process need not import what they import."""
+
+    def __init__(self, makers: Sequence[MakeEngine], threads: int | None) -> None:
+        """
+        Args:
+            makers: one for each process; they are pickled.
+            threads: of each process; None leaves that to its libraries.
+
+        Raises:
+            InputError: a process cannot make its engine.
+        """
+        self.peak_memory_mb = 0.0
+        context = multiprocessing.get_context("spawn")
+        self._processes, self._connections = [], []
+        for make in makers:
+            connection, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, make, threads), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._connections.append(connection)
+        for number in range(len(makers)):
+            self._receive(number)
+
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        """Deal the chats out and pass on what the processes answer.
+
+        Raises:
+            InputError: one that a process raised, or a process died.
+        """
+        working: dict[Connection, tuple[int, range]] = {}
+        memory = [0.0] * len(self._connections)
+        for number, mine in enumerate(self._connections):
+            rows = range(number, len(chats), len(self._connections))
+            with contextlib.suppress(BrokenPipeError):  # reading from it below tells more
+                mine.send([chats[row] for row in rows])
+            working[mine] = (number, rows)
+        while working:
+            for connection in [one for one in wait(list(working)) if isinstance(one, Connection)]:
+                number, rows = working[connection]
+                message = self._receive(number)
+                if isinstance(message, float):
+                    memory[number] = message
+                    del working[connection]
+                else:
+                    on_results([(rows[place], completion) for place, completion in message])
+        self.peak_memory_mb = sum(memory)
+
+    def _receive(self, number: int) -> Any:
+        """The next message of a process: it is ready (None), some results, or its peak memory after the last of them."""
+        try:
+            message = self._connections[number].recv()
+        except (EOFError, ConnectionResetError):
+            self._processes[number].join()
+            code = self._processes[number].exitcode
+            raise InputError(f"process {number} died (exit code {code}); if memory is short, lower engine.processes") from None
+        if isinstance(message, InputError):
+            raise message
+        return message
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _work(connection: Connection, make: MakeEngine, threads: int | None) -> None:
+    """A process of the pool: complete what is sent, until the other end closes, be it that its process was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    if threads is not None:
+        os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        import torch
+
+        torch.set_num_threads(threads)  # where it was imported before the variable was set
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            engine = make()
+            connection.send(None)
+            while True:
+                chats: list[Chat] = connection.recv()
+                engine.complete(chats, connection.send)
+                connection.send(engine.peak_memory_mb)
+        except InputError as error:
+            connection.send(error)

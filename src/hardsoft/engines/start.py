@@ -1,0 +1,88 @@
+"""The engine that a configuration asks for, in as many processes as pay. What an engine needs is imported where it runs."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from hardsoft.config import Config, LocalEngineConfig, ServerEngineConfig
+from hardsoft.engines import Engine
+from hardsoft.engines.pool import Pool
+
+
+@contextmanager
+def open_engine(config: Config, rows: int) -> Iterator[Engine]:
+    """An engine for so many rows, until the end of the `with` block.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    if isinstance(config.engine, ServerEngineConfig):
+        from hardsoft.engines.server import ServerEngine
+
+        yield ServerEngine(config.engine, config.prompt.max_new_tokens)
+        return
+    device = pick_device(config.engine)
+    processes = count_processes(config, device, rows)
+    if processes == 1:
+        yield local_engine(config, device)
+    elif device == "cuda":
+        with Pool([partial(local_engine, config, f"cuda:{number}") for number in range(processes)], threads=None) as pool:
+            yield pool
+    else:
+        with Pool([partial(local_engine, config, "cpu")] * processes, threads=1) as pool:
+            yield pool
+
+
+def local_engine(config: Config, device: str) -> Engine:
+    """Load the configured model onto a device of this process."""
+    assert isinstance(config.engine, LocalEngineConfig)
+    if config.model.local:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
+    from hardsoft.engines.loading import load
+    from hardsoft.engines.local import LocalEngine
+
+    from hardsoft.packing import pack_linears
+
+    network, tokenizer = load(config.model, config.quantization, device)
+    pack_linears(network)
+    prompt = config.prompt
+    return LocalEngine(network, tokenizer, config.engine.batch_size, prompt.max_new_tokens, prompt.mode == "label")
+
+
+def pick_device(engine: LocalEngineConfig) -> str:
+    """`cpu` or `cuda`; `auto` is the GPU where there is one."""
+    if engine.device != "auto":
+        return engine.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def count_processes(config: Config, device: str, rows: int) -> int:
+    """How many processes to run: what `engine.processes` says, but none that would have less than a batch to do."""
+    assert isinstance(config.engine, LocalEngineConfig)
+    busy = max(1, math.ceil(rows / config.engine.batch_size))
+    if config.engine.processes != "auto":
+        return min(busy, config.engine.processes)
+    if device == "cuda":
+        import torch
+
+        return min(busy, torch.cuda.device_count())
+    return min(busy, physical_cores(), _copies_that_fit(config.model.name))
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or 1, allowed))
+
+
+def _copies_that_fit(model: str) -> int:
+    """How many copies of a checkpoint folder half of the free memory holds; 1 for a model of the hub, whose size is not known."""
+    size = sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
+    return max(1, psutil.virtual_memory().available // (2 * size)) if size else 1

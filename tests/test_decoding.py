@@ -1,0 +1,212 @@
+"""The decode loop and label scoring, against plain `generate` and plain forward passes over whole prompts."""
+
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from hardsoft.decoding import Generated, common_prefix, decode, score
+from hardsoft.engines.plain import decode_plainly, score_plainly
+from hardsoft.packing import PackedLinear, pack_linears
+
+VOCABULARY = 97
+LIMIT = 12
+Prompts = list[list[int]]
+
+
+@cache
+def llama(heads: int, kv_heads: int, packed: bool = False) -> LlamaForCausalLM:
+    """A random Llama whose next tokens are far enough apart for rounding not to matter."""
+    torch.manual_seed(heads * 10 + kv_heads)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        initializer_range=0.3,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    network = LlamaForCausalLM(config).eval()
+    if packed:
+        pack_linears(network)
+    return network
+
+
+def make_prompts(seed: int, rows: int, prefix: int, longest: int) -> Prompts:
+    """Prompts that share a prefix and go on with 1 to `longest` tokens of their own."""
+    draw = random.Random(seed)
+    shared = [draw.randrange(3, VOCABULARY) for _ in range(prefix)]
+    return [shared + [draw.randrange(3, VOCABULARY) for _ in range(draw.randint(1, longest))] for _ in range(rows)]
+
+
+def generated_alone(network: Any, prompt: list[int], limit: int = LIMIT) -> list[int]:
+    """What plain `generate` writes after one prompt, its EOS included."""
+    generation = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=2, pad_token_id=0)
+    ids = torch.tensor([prompt])
+    tokens: list[int] = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=generation)[0].tolist()
+    return tokens[len(prompt) :]
+
+
+def at_eos(row: int, tokens: list[int]) -> bool:
+    return tokens[-1] == 2
+
+
+def run(
+    network: Any, prompts: Prompts, slots: int, stop: Callable[[int, list[int]], bool] = at_eos, **options: Any
+) -> list[Generated]:
+    rows = {one.row: one for some in decode(network, prompts, slots, LIMIT, stop, **options) for one in some}
+    return [rows[row] for row in range(len(prompts))]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("drafting", [False, True])
+def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: bool, drafting: bool) -> None:
+    network = llama(heads, kv_heads)
+    prompts = make_prompts(1, 70, 23, 9) + [[5, 6, 7]]  # the last one shares nothing
+    expected = [generated_alone(network, prompt) for prompt in prompts]
+    assert any(len(tokens) < LIMIT for tokens in expected), "no row ends early: the test says less than it should"
+    for part in (prompts[:-1], prompts):
+        for slots in (1, 2, 7, 64, 200):
+            rows = run(llama(heads, kv_heads, packed), part, slots, drafting=drafting)
+            assert [row.tokens for row in rows] == expected[: len(part)]
+            assert [row.stopped for row in rows] == [tokens[-1] == 2 for tokens in expected[: len(part)]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30), st.integers(1, 20), st.integers(1, 50))
+def test_ragged_prompts_of_every_kind(seed: int, rows: int, prefix: int, longest: int, slots: int) -> None:
+    network, prompts = llama(4, 2), make_prompts(seed, rows, prefix, longest)
+    assert [row.tokens for row in run(network, prompts, slots)] == [generated_alone(network, prompt) for prompt in prompts]
+
+
+def test_rows_that_stop_at_once_and_rows_that_never_do() -> None:
+    network, prompts = llama(4, 2), make_prompts(3, 30, 10, 5)
+    endless = run(network, prompts, 8, lambda row, tokens: False)
+    assert all(len(row.tokens) == LIMIT and not row.stopped for row in endless)
+    mixed = run(network, prompts, 8, lambda row, tokens: row % 3 == 0 or len(tokens) == row)
+    for row, whole in zip(mixed, endless, strict=True):
+        length = 1 if row.row % 3 == 0 else min(row.row, LIMIT)
+        assert row.tokens == whole.tokens[:length]
+        assert row.stopped == (row.row % 3 == 0 or row.row <= LIMIT)
+
+
+def test_one_prompt_equal_prompts_and_none() -> None:
+    network, (prompt,) = llama(4, 4), make_prompts(4, 1, 8, 3)
+    expected = generated_alone(network, prompt)
+    assert [row.tokens for row in run(network, [prompt], 64)] == [expected]
+    assert [row.tokens for row in run(network, [prompt] * 9, 4)] == [expected] * 9
+    assert [row.tokens for row in run(network, [[7]], 4)] == [generated_alone(network, [7])]
+    assert run(network, [], 4) == []
+
+
+def test_drafts_are_taken_and_save_steps() -> None:
+    network, prompts = llama(4, 2), make_prompts(5, 4, 10, 1) * 30
+    steps = []
+    hook = network.register_forward_pre_hook(lambda *_: steps.append(1))
+    without = run(network, prompts, 8, lambda row, tokens: False, drafting=False)
+    plain_steps = len(steps)
+    steps.clear()
+    assert run(network, prompts, 8, lambda row, tokens: False) == without
+    hook.remove()
+    assert len(steps) < 0.7 * plain_steps
+
+
+def test_logits_of_watched_tokens_are_recorded_where_one_is_generated() -> None:
+    network, prompts = llama(4, 2), make_prompts(6, 20, 12, 4)
+    watch = sorted({token for prompt in prompts for token in generated_alone(network, prompt)})[:5]
+    for row, prompt in zip(run(network, prompts, 6, watch=watch), prompts, strict=True):
+        assert [place for place, _ in row.watched] == [place for place, token in enumerate(row.tokens) if token in watch]
+        for place, logits in row.watched:
+            with torch.inference_mode():
+                whole = network(torch.tensor([prompt + row.tokens[:place]])).logits[0, -1, watch]
+            torch.testing.assert_close(torch.tensor(logits), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_those_of_whole_prompts() -> None:
+    candidates = [10, 20, 30]
+    for network in (llama(4, 4), llama(4, 2, True)):
+        prompts = make_prompts(7, 50, 20, 9)
+        scores = dict(pair for pairs in score(network, prompts, 8, candidates) for pair in pairs)
+        for row, prompt in enumerate(prompts):
+            with torch.inference_mode():
+                whole = llama(4, network.config.num_key_value_heads)(torch.tensor([prompt])).logits[0, -1, candidates].softmax(-1)
+            torch.testing.assert_close(torch.tensor(scores[row]), whole, atol=1e-4, rtol=0)
+    assert list(score(llama(4, 4), [], 8, candidates)) == []
+
+
+def test_the_network_is_as_it_was_afterwards() -> None:
+    network, prompts = llama(4, 2), make_prompts(8, 5, 10, 3)
+    before = network.config._attn_implementation
+    for _ in decode(network, prompts, 2, LIMIT, at_eos):
+        break  # the caller may also stop half-way
+    assert network.config._attn_implementation == before
+
+
+def small(config: type, **options: Any) -> Any:
+    return config(vocab_size=VOCABULARY, eos_token_id=2, pad_token_id=0, bos_token_id=1, initializer_range=0.3, **options)
+
+
+def test_a_sliding_window_is_refused_only_when_it_would_matter() -> None:
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    prompts = make_prompts(9, 10, 20, 5)
+    torch.manual_seed(0)
+    wide = MistralForCausalLM(small(MistralConfig, sliding_window=64, **shape)).eval()
+    assert [row.tokens for row in run(wide, prompts, 4)] == [generated_alone(wide, prompt) for prompt in prompts]
+    narrow = MistralForCausalLM(small(MistralConfig, sliding_window=8, **shape)).eval()
+    with pytest.raises(NotImplementedError, match="sliding window"):
+        run(narrow, prompts, 4)
+    rows = {one.row: one for some in decode_plainly(narrow, prompts, 4, LIMIT, at_eos) for one in some}
+    assert [rows[row].tokens for row in range(10)] == [generated_alone(narrow, prompt) for prompt in prompts]
+    probabilities = dict(pair for pairs in score_plainly(narrow, prompts, 4, [5, 6]) for pair in pairs)
+    assert all(abs(sum(probabilities[row]) - 1) < 1e-6 for row in range(10))
+
+
+def test_another_architecture() -> None:
+    torch.manual_seed(0)
+    network = GPT2LMHeadModel(small(GPT2Config, n_embd=64, n_layer=2, n_head=4)).eval()
+    prompts = make_prompts(10, 20, 15, 6)
+    assert [row.tokens for row in run(network, prompts, 6)] == [generated_alone(network, prompt) for prompt in prompts]
+
+
+def test_the_common_prefix_leaves_a_token_of_each_prompt() -> None:
+    assert common_prefix([[1, 2, 3], [1, 2, 4]]) == 2
+    assert common_prefix([[1, 2], [1, 2, 4]]) == 1
+    assert common_prefix([[1], [2]]) == 0
+    assert common_prefix([[1]]) == 0
+
+
+def test_packed_layers_compute_the_same() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.Sequential(torch.nn.Linear(96, 32, bias=False)))
+    inputs = torch.randn(5, 3, 64)
+    expected = network(inputs)
+    pack_linears(network)
+    assert isinstance(network[0], PackedLinear)
+    torch.testing.assert_close(network(inputs), expected)
+    half = torch.nn.Sequential(torch.nn.Linear(64, 96, dtype=torch.bfloat16))
+    pack_linears(half)
+    assert type(half[0]) is torch.nn.Linear
