@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat, each `python -m benchmarks.NAME`. They are ratios within one run: absolute times are noisy."""
+"""Measurements that anyone can repeat, each `python -m benchmarks.NAME`: ratios within one run, for absolute times are noisy."""

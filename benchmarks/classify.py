@@ -30,9 +30,6 @@ from hardsoft.setting import setting_of
 from hardsoft.stage import to_json
 from hardsoft.store import Store, canonical
 
-BATCH_SIZE = 64
-"""Of the notebook."""
-
 
 def configuration(*overrides: str) -> Config:
     """The default configuration with overrides, on a CPU."""
@@ -199,9 +196,7 @@ def main() -> None:
     agreement, both = label_agreement(theirs, ours)
     tokens = sum(completion.tokens for completion in ours.values())
 
-    print(
-        f"{len(skills)} skills, batch size {batch_size} (notebook {BATCH_SIZE}), {torch.get_num_threads()} threads or {cores} processes"
-    )
+    print(f"{len(skills)} skills, batch size {batch_size}, {torch.get_num_threads()} threads or {cores} processes")
     for name, values in rates.items():
         print(f"{name:<26}{statistics.median(values):>10.0f} skills/s   ({min(values):.0f} to {max(values):.0f})")
     figures = {

@@ -12,7 +12,6 @@ so drafting may beat its roofline. Continuous batching mixes prefill and decodin
 """
 
 import argparse
-import statistics
 import sys
 import time
 from functools import partial
@@ -22,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LogitsProcessorList
+from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
+from transformers.generation.continuous_batching.utils import WorkloadHints
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.lengths import SHARES, TOKENS
@@ -51,9 +51,10 @@ def random_network(shape: dict[str, Any], device: str) -> Any:
     """A Llama of random weights in NF4, quantised on the device by the code that also loads checkpoints."""
     config = LlamaConfig(**shape, eos_token_id=STOP)
     nf4 = bitsandbytes_config(QuantizationConfig(method="nf4", double_quant=True, dequantize=False), "bfloat16")
+    torch.manual_seed(0)
     with torch.device(device):
-        weights = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).state_dict()
-    return AutoModelForCausalLM.from_pretrained(
+        weights = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).state_dict()
+    return LlamaForCausalLM.from_pretrained(
         None, config=config, state_dict=weights, dtype=torch.bfloat16, quantization_config=nf4, device_map={"": device}
     ).eval()
 
@@ -90,8 +91,10 @@ def continuous(network: Any, prompts: list[list[int]], lengths: list[int], slots
     `generate_batch` has one token limit for all rows; the manager that it uses takes one per row, so this asks the manager.
     """
     settings = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=-1)
-    cache = ContinuousBatchingConfig(max_requests_per_batch=slots, max_memory_percent=None if torch.cuda.is_available() else 0.05)
-    with network.continuous_batching_context_manager(settings, continuous_batching_config=cache) as manager:
+    memory = 0.05 if network.device.type == "cpu" else None
+    cache = ContinuousBatchingConfig(max_requests_per_batch=slots, max_memory_percent=memory)
+    hints = WorkloadHints(len(prompts[0]), max(lengths), len(prompts))
+    with network.continuous_batching_context_manager(settings, continuous_batching_config=cache, workload_hints=hints) as manager:
         begin = now()
         for prompt, length in zip(prompts, lengths, strict=True):
             manager.add_request(prompt, max_new_tokens=length)
@@ -111,8 +114,12 @@ def scoring(network: Any, prompts: list[list[int]], lengths: list[int], slots: i
     return now() - begin
 
 
-def phases(method: str, lengths: list[int], slots: int) -> list[tuple[int, int, int, int]]:
-    """Of each phase, at the least: passes, tokens through the layers, tokens generated, and keys read (with their values)."""
+def roofline(network: Any, method: str, lengths: list[int], slots: int, flops: float, bandwidth: float) -> float:
+    """The least seconds for all rows."""
+    linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    weights, size = sum(one.in_features * one.out_features for one in linears), sum(one.weight.nbytes for one in linears)
+    config, last = network.config, network.lm_head.weight.numel()
+    key_and_value = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * network.dtype.itemsize
     rows, batches = len(lengths), ceil(len(lengths) / slots)
     passes = max(ceil((sum(lengths) - rows) / slots), max(lengths) - 1)
     if method == "generate":
@@ -120,33 +127,29 @@ def phases(method: str, lengths: list[int], slots: int) -> list[tuple[int, int, 
         passes = sum(length - 1 for length in lengths[::slots])
     decoded = sum(lengths) - rows  # a row's first token comes from its prefill
     own = sum((length - 1) * OWN + length * (length - 1) // 2 for length in lengths)
-    if method == "generate":
-        return [(batches, rows * (SHARED + OWN), rows, 0), (passes, decoded, decoded, own + decoded * SHARED)]
+    # Of each phase: passes, tokens through the layers, tokens generated, and keys read.
     prefill = (1 + batches, SHARED + rows * OWN, rows, batches * SHARED)
-    if method == "continuous":
-        return [(passes + 1, prefill[1] + decoded, rows + decoded, own + decoded * SHARED)]
-    return [prefill] if method == "score" else [prefill, (passes, decoded, decoded, own + passes * SHARED)]
-
-
-def roofline(network: Any, work: list[tuple[int, int, int, int]], flops: float, bandwidth: float) -> float:
-    """The least seconds for some phases."""
-    linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
-    weights, size = sum(one.in_features * one.out_features for one in linears), sum(one.weight.nbytes for one in linears)
-    config, last = network.config, network.lm_head.weight.numel()
-    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * network.dtype.itemsize
-    return sum(
-        max(2 * ((weights - last) * tokens + last * generated) / flops, (passes * size + keys * key) / bandwidth)
-        for passes, tokens, generated, keys in work
+    phases = {
+        "generate": [(batches, rows * (SHARED + OWN), rows, 0), (passes, decoded, decoded, own + decoded * SHARED)],
+        "decode": [prefill, (passes, decoded, decoded, own + passes * SHARED)],
+        "score": [prefill],
+        "continuous": [(passes + 1, SHARED + rows * OWN + decoded, rows + decoded, own + decoded * SHARED)],
+    }
+    seconds: float = sum(
+        max(2 * ((weights - last) * tokens + last * generated) / flops, (count * size + keys * key_and_value) / bandwidth)
+        for count, tokens, generated, keys in phases[method]
     )
+    return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=1, help="of which the median counts, after a warm-up")
+    kinds = ["generate", "decode", "score", "continuous"]
+    parser.add_argument("--methods", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--tflops", type=float, default=989, help="peak of dense bf16; the default is an H200's")
     parser.add_argument("--bandwidth-gb", type=float, default=4800, help="peak of the memory in GB/s; the default is an H200's")
-    parser.add_argument("--tiny", action="store_true", help="a tiny network on the CPU, to see whether the code runs")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network on the CPU, to see the code run; take few --rows")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
@@ -159,8 +162,9 @@ def main() -> None:
     drafting = partial(decoding, drafting=True)
     methods: list[tuple[str, str, Any, int]] = [("generate", "", generate, BATCH_SIZE)]
     for slots in (64, 256):
-        methods += [("decode", "", decoding, slots), ("decode", ", drafting", drafting, slots), ("score", "", scoring, slots)]
-        methods.append(("continuous", "", continuous, slots))
+        methods += [("decode", "", decoding, slots), ("decode", ", drafting", drafting, slots)]
+        methods += [("score", "", scoring, slots), ("continuous", "", continuous, slots)]
+    methods = [one for one in methods if one[0] in arguments.methods]
 
     disable_progress_bar()
     network = random_network(shape, device)
@@ -175,8 +179,8 @@ def main() -> None:
             if device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            seconds = statistics.median(method(network, prompts, lengths, slots) for _ in range(arguments.rounds))
-            least = roofline(network, phases(name, lengths, slots), 1e12 * arguments.tflops, 1e9 * arguments.bandwidth_gb)
+            seconds = method(network, prompts, lengths, slots)
+            least = roofline(network, name, lengths, slots, 1e12 * arguments.tflops, 1e9 * arguments.bandwidth_gb)
             rows.append(
                 {
                     "weights": weights,
@@ -189,8 +193,8 @@ def main() -> None:
                 }
             )
             print("{:<13}{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}".format(*rows[-1].values()), flush=True)
-    if arguments.json:
-        Path(arguments.json).write_text(to_json(rows), encoding="utf-8")
+            if arguments.json:  # after each row, in case a later method fails
+                Path(arguments.json).write_text(to_json(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

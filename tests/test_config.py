@@ -46,6 +46,7 @@ def test_the_studys_setting(tmp_path: Path) -> None:
     assert config.model.name == "meta-llama/Llama-3.1-8B-Instruct"
     assert re.fullmatch("[0-9a-f]{40}", config.model.revision or "")
     assert (config.quantization.method, config.quantization.double_quant, config.model.dtype) == ("nf4", True, "float16")
+    assert config.engine.kind == "local"
     assert (config.engine.batch_size, config.prompt.max_new_tokens, config.sample.per_label, config.sample.seed) == (
         64,
         150,

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
-    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -43,7 +43,7 @@ def llama(heads: int, kv_heads: int, packed: bool = False) -> LlamaForCausalLM:
         eos_token_id=2,
         pad_token_id=0,
     )
-    network = LlamaForCausalLM(config).eval()
+    network: LlamaForCausalLM = LlamaForCausalLM(config).eval()
     if packed:
         pack_linears(network)
     return network
@@ -80,17 +80,17 @@ def run(
 @pytest.mark.parametrize("drafting", [False, True])
 def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: bool, drafting: bool) -> None:
     network = llama(heads, kv_heads)
-    prompts = make_prompts(1, 70, 23, 9) + [[5, 6, 7]]  # the last one shares nothing
+    prompts = [*make_prompts(1, 40, 23, 9), [5, 6, 7]]  # the last one shares nothing
     expected = [generated_alone(network, prompt) for prompt in prompts]
     assert any(len(tokens) < LIMIT for tokens in expected), "no row ends early: the test says less than it should"
     for part in (prompts[:-1], prompts):
-        for slots in (1, 2, 7, 64, 200):
+        for slots in (1, 7, 200):
             rows = run(llama(heads, kv_heads, packed), part, slots, drafting=drafting)
             assert [row.tokens for row in rows] == expected[: len(part)]
             assert [row.stopped for row in rows] == [tokens[-1] == 2 for tokens in expected[: len(part)]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30), st.integers(1, 20), st.integers(1, 50))
 def test_ragged_prompts_of_every_kind(seed: int, rows: int, prefix: int, longest: int, slots: int) -> None:
     network, prompts = llama(4, 2), make_prompts(seed, rows, prefix, longest)

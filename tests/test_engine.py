@@ -194,7 +194,7 @@ def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -
         completions: dict[int, Completion] = {}
         LocalEngine(network, tokenizer, size, 60).complete(chats(skills, name), completions.update)
         for row, one in expected.items():
-            whole = prompt(name).prefill + tokenizer.decode(one.tokens, skip_special_tokens=True)
+            whole = prompt(name).prefill + str(tokenizer.decode(one.tokens, skip_special_tokens=True))
             assert text(completions[row]) == (whole, "stop" if one.stopped else "length", len(one.tokens))
 
 
@@ -210,7 +210,7 @@ def test_a_row_ends_at_its_eos_or_at_the_limit() -> None:
 
 def test_a_model_that_talks_on_after_its_answer_is_stopped_there() -> None:
     """Without an end-of-sequence token the model would go on until the limit; its answer's line ends the row."""
-    network, tokenizer = model()
+    network, _ = model()
     stops, network.generation_config.eos_token_id = network.generation_config.eos_token_id, None
     try:
         (completion,) = complete(["V-Ray"])
@@ -227,7 +227,7 @@ def test_label_scores_are_those_of_the_whole_prompt() -> None:
     network, tokenizer = model()
     skills = some_skills(20)
     candidates = label_ids(tokenizer, chats(["V-Ray"], "label_only")[0])
-    assert [tokenizer.decode([token]).strip() for token in candidates] == ["Hard", "Soft", "Unknown"]
+    assert [str(tokenizer.decode([token])).strip() for token in candidates] == ["Hard", "Soft", "Unknown"]
     for skill, completion in zip(skills, complete(skills, "label_only", batch_size=7), strict=True):
         with torch.inference_mode():
             logits = network(torch.tensor(encode(tokenizer, chats([skill], "label_only")))).logits[0, -1, candidates]
@@ -243,7 +243,7 @@ def test_probabilities_after_reasoning_are_those_at_the_answer() -> None:
     for skill, completion in zip(skills, complete(skills), strict=True):
         reasoning, _, label = completion.text.rpartition(" ")
         assert reasoning.endswith("Answer:")
-        before = prompt("cot").messages(skill)[:-1] + [{"role": "assistant", "content": reasoning}]
+        before = [*prompt("cot").messages(skill)[:-1], {"role": "assistant", "content": reasoning}]
         with torch.inference_mode():
             logits = network(torch.tensor(encode(tokenizer, [before]))).logits[0, -1, label_ids(tokenizer, before)]
         torch.testing.assert_close(torch.tensor(completion.probabilities), logits.softmax(-1), atol=1e-4, rtol=0)
@@ -272,7 +272,7 @@ def test_dequantised_weights_are_the_four_bit_values(method: Method) -> None:
             weight: Any = module.weight
             assert type(modules[name]) is torch.nn.Linear
             values = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
-            assert torch.equal(modules[name].weight, values)  # type: ignore[arg-type]
+            assert torch.equal(modules[name].weight, values)
             compared += 1
     assert compared == 21
     assert dequantised.dtype == torch.float32

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hardsoft.stage import InputError
 from hardsoft.store import Store, default_path
 from tests.conftest import ROOT
 
+numbers = count()
 SETTING = {"kind": "test", "model": {"name": "m"}}
 
 
@@ -30,8 +32,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".cache" / "rows.sqlite"
 
 
-def fill(path: Path, count: int = 200) -> list[str]:
-    questions = [f"question {number}" for number in range(count)]
+def fill(path: Path, rows: int = 200) -> list[str]:
+    questions = [f"question {number}" for number in range(rows)]
     Store(path).put(SETTING, [(question, value(f"answer to {question}")) for question in questions])
     return questions
 
@@ -61,7 +63,7 @@ def test_no_path_no_store() -> None:
 @given(st.dictionaries(st.text(), st.text(), max_size=10))
 def test_any_text_comes_back(tmp_path: Path, rows: dict[str, str]) -> None:
     store = Store(tmp_path / "any.sqlite")
-    setting = {"kind": "any", "number": random.random()}
+    setting = {"kind": "any", "number": next(numbers)}
     store.put(setting, [(question, {"text": text}) for question, text in rows.items()])
     assert store.get(setting, list(rows)) == {place: {"text": text} for place, text in enumerate(rows.values())}
 
@@ -114,6 +116,7 @@ def test_another_programs_database_is_set_aside(path: Path) -> None:
 
 WRITER = """
 import sys
+from itertools import count
 from pathlib import Path
 from hardsoft.store import Store
 store = Store(Path(sys.argv[1]))

@@ -75,7 +75,7 @@ class Server:
                             raise
                         if not answered and failed >= FAILURES_TO_GIVE_UP:
                             raise InputError(
-                                f"{self.base_url or 'OpenAI'}: the first {failed} questions failed, the last with: {explain(error)}"
+                                f"{self.base_url or 'OpenAI'}: the first {failed} questions failed, the last by {explain(error)}"
                             ) from None
                         on_failure(position, explain(error))
                     else:

@@ -62,13 +62,16 @@ def probabilities_csv(skills: Sequence[str], completions: Sequence[Completion]) 
     )
 
 
-def throughput(completed: Completed) -> dict[str, Any]:
-    """How much was computed now, and how fast; the rates are null if every row was stored."""
+def throughput(completed: Completed, skills: int) -> dict[str, Any]:
+    """How much was computed now, and how fast; the rates are null if every row was stored.
+
+    The first so many rows are skills; content-free inputs may follow them.
+    """
     tokens = sum(completed.completions[row].tokens for row in completed.computed)
     seconds = completed.seconds if completed.computed else None
     return {
-        "skills": len(completed.completions),
-        "stored": len(completed.completions) - len(completed.computed),
+        "skills": skills,
+        "stored": skills - sum(row < skills for row in completed.computed),
         "tokens": tokens,
         "seconds": seconds and round(seconds, 2),
         "skills_per_second": seconds and round(len(completed.computed) / seconds, 2),
@@ -95,9 +98,7 @@ def main() -> None:
         completions = calibrate(completions, completed.completions[len(skills) :], config.prompt.prefill)
     failed = [one for one in completions if one.finish_reason == "error"]
     if failed:
-        note(
-            f"{len(failed)} of {len(skills)} rows failed ({failed[0].text}); `dvc repro --force classify` asks only for them again"
-        )
+        note(f"{len(failed)} of {len(skills)} rows failed ({failed[0].text}); `dvc repro -f classify` asks for these alone again")
     rows = [
         {"skill": skill, "completion": one.text, "finish_reason": one.finish_reason, "tokens": one.tokens}
         for skill, one in zip(skills, completions, strict=True)
@@ -106,7 +107,7 @@ def main() -> None:
         {
             "data/interim/completions.jsonl": to_jsonl(rows),
             "data/interim/probabilities.csv": probabilities_csv(skills, completions),
-            "metrics/throughput.json": to_json(throughput(completed)),
+            "metrics/throughput.json": to_json(throughput(completed, len(skills))),
         }
     )
 

@@ -97,7 +97,7 @@ class Slots:
         self.lengths, self.last = self.lengths[where], self.last[where]
 
     def before_step(self, positions: Tensor, longest: int) -> Tensor:
-        """Prepare for new tokens at positions [slots, new]; returns which of `longest` places each may see, [slots, new, longest]."""
+        """Prepare for tokens at positions [slots, new]; returns which of `longest` places each sees, [slots, new, longest]."""
         device = positions.device
         self._seen = longest
         self._places = (torch.arange(len(positions), device=device)[:, None] * self.width + positions).flatten()
@@ -114,8 +114,9 @@ class Slots:
 class Drafts:
     """Guesses at a row's next tokens, from what rows have generated after the same few tokens before.
 
-    Reasoning about one label after another is formulaic. A row's guessed tokens go through the network in one step, and those that
-    the network itself would have chosen are kept: lossless (Stern et al. 2018, arXiv 1811.03115; Yang et al. 2023, arXiv 2304.04487).
+    Reasoning about one label after another is formulaic. A row's guessed tokens go through the network in one step, and those
+    that the network itself would have chosen are kept, so nothing changes but the number of steps (Stern et al. 2018, arXiv
+    1811.03115; Yang et al. 2023, arXiv 2304.04487).
     """
 
     def __init__(self) -> None:

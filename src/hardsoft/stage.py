@@ -15,12 +15,15 @@ class InputError(Exception):
 
 
 def run(stage: Callable[[], None]) -> None:
-    """Run a stage; an InputError or a failing disk becomes one line on stderr and exit code 1."""
+    """Run a stage; an InputError or a failing disk becomes one line on stderr and exit code 1, Ctrl-C one and 130."""
     name = Path(sys.argv[0]).stem
     try:
         stage()
     except InputError as error:
         sys.exit(f"{name}: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; rows stored so far are kept", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         sys.exit(f"{name}: {error.filename or 'input or output'}: {error.strerror or error}")
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from hardsoft.engines import Chat, Completion, Engine, OnResults
+from hardsoft.engines import Chat, Engine, OnResults
 from hardsoft.stage import InputError
 
 MakeEngine = Callable[[], Engine]

@@ -45,7 +45,6 @@ def local_engine(config: Config, device: str) -> Engine:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
     from hardsoft.engines.loading import load
     from hardsoft.engines.local import LocalEngine
-
     from hardsoft.packing import pack_linears
 
     network, tokenizer = load(config.model, config.quantization, device)

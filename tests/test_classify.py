@@ -1,0 +1,148 @@
+"""The classify stage as a process: killed and resumed, in several processes, with little and much to do."""
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, Repository
+from tests.test_engine import complete, text
+from tests.test_pipeline import header_and_rows
+
+OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv")
+
+
+def many_skills(rows: int) -> str:
+    with open(ROOT / "data/reference/labels.csv", encoding="utf-8", newline="") as file:
+        names = [row["skill"] for row in csv.DictReader(file)][:rows]
+    return "skill,mentions\n" + "".join(f'"{name}",1\n' for name in names)
+
+
+def classify(repository: Repository, *options: str) -> dict[str, object]:
+    repository.done("python", "-m", "hardsoft.classify", *options)
+    throughput: dict[str, object] = json.loads(repository.read("metrics/throughput.json"))
+    return throughput
+
+
+def stored(repository: Repository) -> int:
+    path = repository.path / ".cache/rows.sqlite"
+    if not path.exists():
+        return 0
+    try:
+        with sqlite3.connect(path) as connection:
+            ((rows,),) = connection.execute("SELECT count(*) FROM row").fetchall()
+        connection.close()
+    except sqlite3.OperationalError:  # the table is not there yet
+        return 0
+    return int(rows)
+
+
+def start(repository: Repository) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": "src"}
+    command = [sys.executable, "-m", "hardsoft.classify"]
+    return subprocess.Popen(command, cwd=repository.path, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("processes", "at"), [(2, 100), pytest.param(1, 1, marks=pytest.mark.slow)])
+def test_a_killed_run_resumes_where_it_was(fresh: Repository, processes: int, at: int) -> None:
+    (fresh.path / "data/interim").mkdir()
+    fresh.write("data/interim/skills.csv", many_skills(250))
+    fresh.done("python", "-m", "hardsoft.config", f"engine.processes={processes}", "engine.batch_size=16")
+    run = start(fresh)
+    while stored(fresh) < at:
+        assert run.poll() is None, "the run ended before it was killed"
+        time.sleep(0.005)
+    workers = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive, "a killed run leaves no process behind"
+    kept = stored(fresh)
+    assert at <= kept < 250
+    assert not (fresh.path / OUTPUTS[0]).exists()
+
+    resumed = classify(fresh)
+    assert (resumed["skills"], resumed["stored"]) == (250, kept)
+    rows = [json.loads(line) for line in fresh.read(OUTPUTS[0]).splitlines()]
+    uninterrupted = complete([row["skill"] for row in rows], max_new_tokens=100)
+    assert [(row["completion"], row["finish_reason"], row["tokens"]) for row in rows] == list(map(text, uninterrupted))
+
+
+def test_ten_new_skills_classify_ten(repository: Repository) -> None:
+    skills = repository.read("data/interim/skills.csv")
+    texts = repository.read(OUTPUTS[0])
+    again = classify(repository)
+    assert (again["stored"], again["skills_per_second"], again["seconds"], again["tokens"]) == (
+        skills.count("\n") - 1,
+        None,
+        None,
+        0,
+    )
+    assert repository.read(OUTPUTS[0]) == texts
+    new = [f"Brand New Skill {number}" for number in range(10)]
+    (repository.path / "data/interim/skills.csv").unlink()  # a link into DVC's cache may be read-only
+    repository.write("data/interim/skills.csv", skills + "".join(f"{name},1\n" for name in new))
+    more = classify(repository)
+    assert (more["skills"], more["stored"]) == (skills.count("\n") + 9, skills.count("\n") - 1)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_the_store(repository: Repository, tmp_path: Path) -> None:
+    (repository.path / "data/interim/skills.csv").unlink()
+    repository.write("data/interim/skills.csv", many_skills(120))
+    repository.done("python", "-m", "hardsoft.config", "engine.processes=1")
+    runs = [start(repository), start(repository)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert classify(repository)["stored"] == 120
+
+
+def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repository: Repository) -> None:
+    repository.done("python", "-m", "hardsoft.config", "prompt=label_only")
+    classify(repository)
+    repository.done("python", "-m", "hardsoft.clean")
+    header, rows = header_and_rows(repository, OUTPUTS[1])
+    assert header == ["skill", "hard", "soft", "unknown"]
+    labels = {row[0]: row[1] for row in header_and_rows(repository, "data/processed/labels.csv")[1]}
+    for skill, *values in rows:
+        probabilities = dict(zip(("Hard", "Soft", "Unknown"), map(float, values), strict=True))
+        assert sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
+        assert probabilities[labels[skill]] >= max(probabilities.values())
+    assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["unparseable"] == 0
+
+    repository.done("python", "-m", "hardsoft.config", "prompt=label_only", "prompt.contextual_calibration=true")
+    calibrated = classify(repository)
+    assert (calibrated["skills"], calibrated["stored"]) == (len(rows), len(rows))
+    assert header_and_rows(repository, OUTPUTS[1])[1] != rows
+
+
+def test_label_mode_needs_a_place_for_the_label(repository: Repository) -> None:
+    repository.done("python", "-m", "hardsoft.config", "prompt=cot", "prompt.mode=label")
+    run = repository.run("python", "-m", "hardsoft.classify")
+    assert (run.code, run.output.count("\n")) == (1, 1)
+    assert "prompt.prefill 'Step 1:'" in run.output
+
+
+def test_ctrl_c_is_one_line_and_keeps_what_is_done(fresh: Repository) -> None:
+    (fresh.path / "data/interim").mkdir()
+    fresh.write("data/interim/skills.csv", many_skills(400))
+    fresh.done("python", "-m", "hardsoft.config", "engine.processes=2", "engine.batch_size=16")
+    environment = os.environ | {"PYTHONPATH": "src"}
+    command = [sys.executable, "-m", "hardsoft.classify"]
+    run = subprocess.Popen(command, cwd=fresh.path, env=environment, stderr=subprocess.PIPE, start_new_session=True, text=True)
+    while stored(fresh) < 20:
+        assert run.poll() is None
+        time.sleep(0.005)
+    os.killpg(run.pid, signal.SIGINT)
+    _, error = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert error.strip().splitlines()[-1].startswith("classify: interrupted")
+    assert "Traceback" not in error
+    assert stored(fresh) >= 20
