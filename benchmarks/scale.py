@@ -1,0 +1,99 @@
+"""What 100,000 skills cost when all are stored, and whether computing many takes more memory than computing few.
+
+Each stage runs as the pipeline runs it, in a process of its own, in a copy of the repository's configuration.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hardsoft.config import load_config
+from hardsoft.engines import Completion
+from hardsoft.prompts import read_prompt
+from hardsoft.setting import setting_of
+from hardsoft.stage import to_json
+from hardsoft.store import Store, canonical, default_path
+
+FILES = ("conf", "docs", "models/embedded/checkpoint", "src")
+COMPLETION = Completion("Step 1: a name.\nStep 2: It is learned and tested.\nAnswer: Hard", "stop", 27, (0.9, 0.06, 0.04))
+
+
+def write_skills(count: int) -> list[str]:
+    """Synthetic names, as stage extract would write them."""
+    skills = sorted(f"Synthetic Skill {number} Of Trade {number % 997}" for number in range(count))
+    Path("data/interim").mkdir(parents=True, exist_ok=True)
+    lines = ["skill,mentions\n", *(f"{skill},1\n" for skill in skills)]
+    Path("data/interim/skills.csv").write_text("".join(lines), encoding="utf-8")
+    return skills
+
+
+def run_stage(stage: str) -> dict[str, float]:
+    """Seconds and peak MB of a stage."""
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", f"hardsoft.{stage}"], env=os.environ | {"PYTHONPATH": "src"})
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"stage {stage} failed")
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return {"seconds": time.perf_counter() - begin, "peak_mb": usage.ru_maxrss * kilobyte / 1e6}
+
+
+def stored(count: int) -> dict[str, Any]:
+    """Classify and clean with every row in the store."""
+    skills = write_skills(count)
+    config = load_config()
+    prompt, setting, store = read_prompt(config.prompt), setting_of(config), Store(default_path())
+    for start in range(0, count, 10_000):
+        some = skills[start : start + 10_000]
+        store.put(setting, [(canonical(prompt.messages(skill)), asdict(COMPLETION)) for skill in some])
+    return {"classify": run_stage("classify"), "clean": run_stage("clean")}
+
+
+def computed(counts: list[int]) -> dict[int, float]:
+    """Peak MB of the engine's processes when so many rows are computed, label by label."""
+    peaks = {}
+    for count in counts:
+        shutil.rmtree(".cache", ignore_errors=True)
+        write_skills(count)
+        run_stage("classify")
+        peaks[count] = json.loads(Path("metrics/throughput.json").read_text(encoding="utf-8"))["peak_memory_mb"]
+    return peaks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--skills", type=int, default=100_000)
+    arguments = parser.parse_args()
+    repository = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in FILES:
+            shutil.copytree(repository / name, Path(folder, name))
+        os.chdir(folder)
+        os.environ.pop("DVC_ROOT", None)
+        subprocess.run([sys.executable, "-m", "hardsoft.config", "engine.device=cpu"], check=True)
+        few = stored(1)
+        many = stored(arguments.skills)
+        subprocess.run([sys.executable, "-m", "hardsoft.config", "engine.device=cpu", "prompt=label_only"], check=True)
+        peaks = computed([arguments.skills // 4, arguments.skills])
+        os.chdir(repository)
+    figures = {"overhead_seconds": few["classify"]["seconds"], "stored": many, "computed_peak_mb": peaks}
+    print(f"nothing to ask: classify takes {figures['overhead_seconds']:.1f} s")
+    for stage, cost in many.items():
+        print(f"{arguments.skills} skills stored: {stage} takes {cost['seconds']:.1f} s and {cost['peak_mb']:.0f} MB")
+    for count, peak in peaks.items():
+        print(f"{count} skills computed: the engine takes {peak:.0f} MB")
+    if arguments.json:
+        Path(arguments.json).write_text(to_json(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
