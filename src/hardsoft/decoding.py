@@ -12,11 +12,11 @@ The arithmetic is that of `model.forward`: in fp32 the tokens are those of plain
 of text, labels or skills.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ REFILL_SHARE = 8
 CONTEXT = 3
 """Tokens that a guess goes by."""
 LONGEST_DRAFT = 4
+LIKELY = 0.6
+"""The probability with which all tokens of a guess should be right."""
 MEMORY = 200
 """Tokens over which the accuracy of guesses is averaged."""
 
@@ -123,19 +125,17 @@ class Drafts:
         self._next: dict[tuple[int, ...], int] = {}
         self._accuracy = 0.0
 
-    @property
-    def length(self) -> int:
-        """How many tokens to guess: as many as are all right with probability 0.6, going by the recent guesses; often 0."""
-        return min(LONGEST_DRAFT, int(math.log(0.6) / math.log(self._accuracy))) if 0.6 <= self._accuracy < 1 else 0
-
-    def guess(self, tokens: list[int], length: int) -> list[int]:
-        """What may follow a row's tokens; at most so many, padded with 0, which is as good a guess as none."""
+    def guess(self, tokens: list[int]) -> list[int]:
+        """What may follow a row's tokens: as many as are likely to be all right, going by the recent guesses; often none."""
+        length = 0
+        while length < LONGEST_DRAFT and self._accuracy ** (length + 1) >= LIKELY:
+            length += 1
         context = tuple(tokens[-CONTEXT:])
         guessed: list[int] = []
         while len(guessed) < length and context in self._next:
             guessed.append(self._next[context])
             context = (*context[1:], guessed[-1])
-        return guessed + [0] * (length - len(guessed))
+        return guessed
 
     def learn(self, tokens: list[int]) -> None:
         """A row's newest token is the last of these."""
@@ -360,8 +360,9 @@ def _decode(
                 cache.keep(list(live))
                 live = dict(enumerate(live.values()))
                 count = len(live)
-            length = drafts.length if drafting else 0
-            guesses = [drafts.guess(live[slot].tokens, length) if slot in live else [0] * length for slot in range(count)]
+            found = {slot: drafts.guess(row.tokens) if drafting else [] for slot, row in live.items()}
+            length = median_low(map(len, found.values()))
+            guesses = [(found.get(slot, []) + [0] * length)[:length] for slot in range(count)]
             logits = decoder.step(cache, guesses, max(decoder.own_tokens(row.row) + len(row.tokens) for row in live.values()))
             chosen: list[list[int]] = logits.argmax(-1).tolist()
             counts, last = [0] * count, [0] * count
