@@ -2,11 +2,12 @@
 
 Labelling asks the same long question about thousands of short names, so nearly every token of a prompt is everyone's. Here
 
-- the keys and values of the longest common prefix are computed once (`Prefix`) and read by all rows in one matrix product
-  (the idea of Hydragen, arXiv 2402.05099): `shared_prefix_attention`;
-- only what follows the prefix, a row's own tokens, is prefilled (`prefill`);
+- the keys and values of the longest common prefix are computed once and read by all rows in one matrix product (the idea of
+  Hydragen, arXiv 2402.05099): `shared_prefix_attention`;
+- only what follows the prefix, a row's own tokens, is prefilled: `Decoder.prefill`;
 - rows decode side by side in a fixed number of slots, each writing its keys and values at its own length, so nothing is
-  shifted or padded on the left (`Slots`). A row leaves the moment it stops, and a waiting row takes its slot (`decode`).
+  shifted or padded on the left: `Slots`. A row leaves the moment it stops, and a waiting row takes its slot: `decode`;
+- several tokens a step are guessed and checked, where guesses have been good: `Drafts`.
 
 The arithmetic is that of `model.forward`: in fp32 the tokens are those of plain `generate`. This file knows token ids and nothing
 of text, labels or skills.
