@@ -69,6 +69,9 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         ("sample.seed='???'", "sample.seed: needs a value"),
         ("quantization.method=nf3", "quantization.method: Input should be 'none', 'nf4', 'fp4' or 'int8'"),
         ("data.path=/tmp/mine.csv", "data.path: lies outside the repository"),
+        ("quantization.dequantize=true", "quantization: dequantize is for nf4 and fp4; with none it must be false"),
+        ("model.dep=conf/model/embedded.yaml", "model: revision must pin a commit of models/embedded/checkpoint"),
+        ("engine.processes=0", "engine.processes: Input should be greater than 0"),
         ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),
         ("prompt", "Error parsing override 'prompt'"),
     ],
@@ -77,6 +80,11 @@ def test_what_does_not_fit_is_named(override: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         compose([override])
     assert message in " ".join(str(error.value).split())
+
+
+def test_a_servers_address() -> None:
+    with pytest.raises(InputError, match=r"engine\.base_url: must begin with http:// or https:// \(it is 'localhost:8000'\)"):
+        compose(["engine=server", "engine.base_url=localhost:8000"])
 
 
 def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:

@@ -38,6 +38,12 @@ def _inside_repository(path: str) -> str:
     return path
 
 
+def _http_address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
 RepositoryPath = Annotated[str, AfterValidator(_inside_repository)]
 
 
@@ -81,7 +87,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if not self.local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(f"revision: pin a commit of {self.name}, 40 hexadecimal digits; branches move")
+            raise ValueError(f"revision must pin a commit of {self.name}, 40 hexadecimal digits: branches move")
         return self
 
 
@@ -94,7 +100,7 @@ class QuantizationConfig(Section):
     @model_validator(mode="after")
     def _four_bits(self) -> Self:
         if self.dequantize and self.method not in ("nf4", "fp4"):
-            raise ValueError(f"dequantize: is for nf4 and fp4; with {self.method} it must be false")
+            raise ValueError(f"dequantize is for nf4 and fp4; with {self.method} it must be false")
         return self
 
 
@@ -123,7 +129,7 @@ class LocalEngineConfig(Section):
 
 class ServerEngineConfig(Section):
     kind: Literal["server"]
-    base_url: str = Field(pattern="^https?://")
+    base_url: Annotated[str, AfterValidator(_http_address)]
     model: str
     concurrency: PositiveInt
     timeout_s: PositiveFloat
@@ -201,12 +207,16 @@ def _describe(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
     if where[0] in ("engine", "judge"):
         del where[1:2]  # which of the kinds of this section it was checked against
+    if problem["type"] != "extra_forbidden":
+        fields = {name for section in Section.__subclasses__() for name in section.model_fields}
+        where = [part for part in where if part in fields]  # without the types of a union that were tried
     key = ".".join(where)
     if problem["input"] == "???":
         return f"{key}: needs a value (it is left at ???)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"
 
 
 def compose(overrides: list[str]) -> str:
