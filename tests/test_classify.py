@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -95,7 +94,7 @@ def test_ten_new_skills_classify_ten(repository: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_share_the_store(repository: Repository, tmp_path: Path) -> None:
+def test_two_runs_at_once_share_the_store(repository: Repository) -> None:
     (repository.path / "data/interim/skills.csv").unlink()
     repository.write("data/interim/skills.csv", many_skills(120))
     repository.done("python", "-m", "hardsoft.config", "engine.processes=1")

@@ -10,7 +10,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hardsoft.calibration import contextual_calibration
 from hardsoft.config import ModelConfig, PromptConfig, QuantizationConfig
@@ -18,7 +18,7 @@ from hardsoft.engines import Chat, Completion
 from hardsoft.engines.loading import load
 from hardsoft.engines.local import LocalEngine
 from hardsoft.engines.plain import decode_plainly
-from hardsoft.labels import Label, answer_is_complete, read_answer
+from hardsoft.labels import Label, read_answer
 from hardsoft.names import name_key
 from hardsoft.packing import pack_linears
 from hardsoft.prompts import Prompt, read_prompt
@@ -209,18 +209,36 @@ def test_a_row_ends_at_its_eos_or_at_the_limit() -> None:
 
 
 def test_a_model_that_talks_on_after_its_answer_is_stopped_there() -> None:
-    """Without an end-of-sequence token the model would go on until the limit; its answer's line ends the row."""
-    network, _ = model()
-    stops, network.generation_config.eos_token_id = network.generation_config.eos_token_id, None
-    try:
-        (completion,) = complete(["V-Ray"])
-    finally:
-        network.generation_config.eos_token_id = stops
-    (whole,) = complete(["V-Ray"])
-    assert completion.text.startswith(whole.text)
-    assert (completion.finish_reason == "stop") == answer_is_complete(completion.text)
-    assert completion.finish_reason == "stop" or completion.tokens == 60
-    assert read_answer(completion.text, completion.finish_reason).label == read_answer(whole.text, "stop").label
+    """The committed model with a line break wherever it would end: only the complete answer line can stop it."""
+    network, tokenizer = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
+    (newline,) = tokenizer.encode("\n", add_special_tokens=False)
+    stop = tokenizer.eos_token_id
+
+    def end_by_a_line_break(module: torch.nn.Module, inputs: object, output: Any) -> None:
+        output.logits[..., newline] = torch.maximum(output.logits[..., newline], output.logits[..., stop])
+        output.logits[..., stop] = -torch.inf
+
+    network.register_forward_hook(end_by_a_line_break)
+    skills = some_skills(80)
+    completions: dict[int, Completion] = {}
+    LocalEngine(network, tokenizer, 64, 60).complete(chats(skills), completions.update)
+    for row, whole in enumerate(complete(skills)):
+        assert text(completions[row]) == (whole.text + "\n", "stop", whole.tokens)
+
+
+def test_an_architecture_that_the_loop_cannot_take_is_completed_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    """The committed weights in a Mistral whose window is shorter than the prompt: it sees less, but it works."""
+    network, tokenizer = model()
+    narrow = MistralForCausalLM(
+        MistralConfig(**{**network.config.to_dict(), "model_type": "mistral", "sliding_window": 32})
+    ).eval()
+    narrow.load_state_dict(network.state_dict())
+    narrow.generation_config.eos_token_id = tokenizer.eos_token_id
+    for scoring, name in ((False, "cot"), (True, "label_only")):
+        completions: dict[int, Completion] = {}
+        LocalEngine(narrow, tokenizer, 4, 20, scoring).complete(chats(some_skills(100), name), completions.update)
+        assert sorted(completions) == list(range(len(some_skills(100))))
+        assert "this architecture gets plain generation" in capsys.readouterr().err
 
 
 def test_label_scores_are_those_of_the_whole_prompt() -> None:
@@ -278,7 +296,7 @@ def test_dequantised_weights_are_the_four_bit_values(method: Method) -> None:
     assert dequantised.dtype == torch.float32
 
 
-def test_memory_that_is_too_short_halves_the_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_that_is_too_short_halves_the_batch() -> None:
     """A real refusal by the allocator, in a process of its own whose memory is limited."""
     import subprocess
     import sys
@@ -311,7 +329,7 @@ def test_no_prompt_no_result() -> None:
     assert complete([]) == []
 
 
-def test_two_labels_that_begin_alike_cannot_be_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefill_that_a_label_would_change_cannot_be_scored() -> None:
     _, tokenizer = model()
     with pytest.raises(InputError, match="changes the tokens before it"):
         label_ids(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Answer: "}])

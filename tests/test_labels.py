@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardsoft.labels import Label, Outcome, read_answer
+from hardsoft.labels import Label, Outcome, answer_is_complete, is_before_answer, read_answer
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 
@@ -118,6 +118,40 @@ def test_a_final_answer_line_is_always_read(reasoning: str, label: Label) -> Non
 def test_any_text_gives_a_consistent_reading(text: str) -> None:
     reading = read_answer(text, "stop")
     assert (reading.outcome == Outcome.ANSWERED) == (reading.label != Label.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("Step 2: It is learned.\nAnswer: Hard\n", True),
+        ("**Answer:** Soft.\nAnd so on", True),
+        ("Answer: Hard", False),
+        ("Answer: Hardly\n", False),
+        ("Answer: Hard or Soft\n", False),
+        ("Answer: Hard, Soft or Unknown\n", False),
+        ("Step 1: Its category: Soft\n", False),
+        ("Step 1: The label is Hard\n", False),
+        ("Step 1: The answer: Hard\n", False),
+    ],
+)
+def test_an_answer_is_complete_when_its_line_is(text: str, complete: bool) -> None:
+    assert answer_is_complete(text) == complete
+
+
+def test_the_place_of_the_answer() -> None:
+    assert is_before_answer("Step 2: It is learned.\nAnswer:")
+    assert is_before_answer("**Answer:** ")
+    assert not is_before_answer("Step 2: It is")
+    assert not is_before_answer("Answer: Hard")
+
+
+@pytest.mark.skipif(not STUDY.exists(), reason="the study's completions are not here (../shared/study)")
+def test_stopping_at_a_complete_answer_changes_no_label_of_the_study() -> None:
+    for record in STUDY.read_text(encoding="utf-8").splitlines():
+        lines = json.loads(record)["completion"].splitlines(keepends=True)
+        parts = ["".join(lines[:count]) for count in range(1, len(lines) + 1)]
+        stopped = next(filter(answer_is_complete, parts), parts[-1])
+        assert read_answer(stopped, "stop").label == read_answer(parts[-1], "stop").label
 
 
 @pytest.mark.skipif(not STUDY.exists(), reason="the study's completions are not here (../shared/study)")

@@ -84,7 +84,7 @@ _DECLINED = re.compile(
     r"|\bplease (?:provide|clarify|specify)",
     re.IGNORECASE,
 )
-_LINE_END = re.compile(r"[ \t.]*\n")
+_ANSWER_LINE = re.compile(rf"^[ \t\"'“”*_#>-]*answer[\"'“”*_ \t]*:{_LABEL}[ \t.]*\n", re.IGNORECASE | re.MULTILINE)
 _BEFORE_ANSWER = re.compile(r"\banswer[\"'“”*_\s]*:[\"'“”*_\s]*$", re.IGNORECASE)
 # A model that does not stop goes on to the next question: what follows is not about this skill.
 _NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n\s*(?:Skill:|Now classify|(?:User|Human|Question):)", re.IGNORECASE)
@@ -118,8 +118,8 @@ def read_answer(completion: str, finish_reason: Literal["stop", "length", "error
 
 
 def answer_is_complete(text: str) -> bool:
-    """Whether a growing completion holds a line `Answer: X` that the next token can no longer change."""
-    return any(_LINE_END.match(text, stated.end()) for stated in _ANSWER.finditer(text))
+    """Whether a growing completion holds a whole line `Answer: X`, which the next token can no longer change."""
+    return _ANSWER_LINE.search(text) is not None
 
 
 def is_before_answer(text: str) -> bool:

@@ -54,6 +54,8 @@ class LocalEngine:
                     on_results([(left[place], completion) for place, completion in results])
                     done |= {left[place] for place, _ in results}
             except NotImplementedError as error:
+                if self._decode is decode_plainly:
+                    raise
                 note(f"{error}: this architecture gets plain generation, which is slower")
                 self._decode, self._score = decode_plainly, score_plainly
             except (RuntimeError, MemoryError) as error:
