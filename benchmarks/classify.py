@@ -84,11 +84,13 @@ class Notebook:
 
 
 def timed(engine: Engine, chats: Sequence[Chat]) -> tuple[float, dict[int, Completion]]:
-    """Rows per second, and the completions."""
+    """Rows per second over at least two seconds, as often as that takes, and the completions."""
     results: dict[int, Completion] = {}
-    begin = time.perf_counter()
-    engine.complete(chats, results.update)
-    return len(chats) / (time.perf_counter() - begin), results
+    begin, times, seconds = time.perf_counter(), 0, 0.0
+    while seconds < 2:
+        engine.complete(chats, results.update)
+        times, seconds = times + 1, time.perf_counter() - begin
+    return times * len(chats) / seconds, results
 
 
 def compare(engines: dict[str, tuple[Engine, Sequence[Chat]]], rounds: int) -> dict[str, list[float]]:
@@ -126,7 +128,7 @@ def useful_share(network: Any, engine: Engine, chats: Sequence[Chat], useful: in
         decoded += ids.numel() if ids.shape[1] <= 1 + LONGEST_DRAFT else len(ids)  # a prefill gives each row one token
 
     hook = network.register_forward_pre_hook(count, with_kwargs=True)
-    timed(engine, chats)
+    engine.complete(chats, lambda _: None)
     hook.remove()
     return useful / decoded
 

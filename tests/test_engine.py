@@ -178,6 +178,18 @@ def test_batches_do_not_change_an_answer() -> None:
 
 
 @pytest.mark.parametrize("name", PROMPTS)
+def test_prompts_are_encoded_as_the_chat_template_does_whatever_the_tokenizer_did_before(name: str) -> None:
+    _, tokenizer = model()
+    asked = chats(["V-Ray", "Überzeugungskraft", "  odd\n\nspacing ", "x" * 300], name)
+    opened = asked[0][-1]["role"] == "assistant"
+    expected = tokenizer.apply_chat_template(
+        asked, add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
+    )
+    tokenizer(["short", "a longer text"], padding=True, truncation=True, max_length=3)
+    assert encode(tokenizer, asked) == expected
+
+
+@pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -> None:
     network, tokenizer = model()

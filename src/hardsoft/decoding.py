@@ -331,13 +331,14 @@ def _decode(
     drafts = Drafts()
     cache: Slots | None = None
     live: dict[int, Generated] = {}
+    watched, columns = frozenset(watch), list(watch)
 
-    def take(row: Generated, token: int, logits: Tensor) -> bool:
-        """Give a row its next token, chosen from these logits; whether it goes on."""
+    def take(row: Generated, token: int, logits: Tensor, *place: int) -> bool:
+        """Give a row its next token, chosen from the logits at a place; whether it goes on."""
         row.tokens.append(token)
         drafts.learn(row.tokens)
-        if token in watch:
-            row.watched.append((len(row.tokens) - 1, logits[list(watch)].float().tolist()))
+        if token in watched:
+            row.watched.append((len(row.tokens) - 1, logits[place][columns].float().tolist()))
         row.stopped = stop(row.row, row.tokens)
         return not row.stopped and len(row.tokens) < max_new_tokens
 
@@ -351,7 +352,7 @@ def _decode(
             cache = cache or Slots(count, width, filled)
             cache.enter(list(entering), filled, [decoder.own_tokens(row.row) for row in entering.values()], first)
             for place, ((slot, row), token) in enumerate(zip(entering.items(), first.tolist(), strict=True)):
-                if take(row, token, logits[place]):
+                if take(row, token, logits, place):
                     live[slot] = row
                 else:
                     finished.append(row)
@@ -369,7 +370,7 @@ def _decode(
             counts, last = [0] * count, [0] * count
             for slot, row in list(live.items()):
                 for place, token in enumerate(chosen[slot]):
-                    goes_on = take(row, token, logits[slot, place])
+                    goes_on = take(row, token, logits, slot, place)
                     counts[slot], last[slot] = place + 1, token
                     if not goes_on or place == length or guesses[slot][place] != token:
                         break
