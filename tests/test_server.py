@@ -145,6 +145,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, completion("", "content_filter"))
         if fault == "too long":
             return self.reply(400, {"error": {"message": "the context is too long"}})
+        if fault == "refused":
+            return self.reply(400, {"error": {"message": "against the policy", "code": "content_filter"}})
         status = {"key": 401, "model": 404}[fault]
         return self.reply(status, {"error": {"message": f"wrong {fault}, you sent {self.headers['Authorization']}"}})
 
@@ -198,6 +200,12 @@ def test_lasting_faults_are_the_rows_own(faulty: tuple[str, type[Handler]], faul
     assert "\n" not in bad.text
 
 
+def test_questions_refused_one_by_one_are_errors_though_nothing_else_was_asked(faulty: tuple[str, type[Handler]]) -> None:
+    refused = complete(option(faulty[0]), [f"refused x{9999 + number}" for number in range(30)])
+    assert {one.finish_reason for one in refused} == {"error"}
+    assert "content_filter" in refused[0].text
+
+
 def test_a_request_asks_to_go_on_from_the_prefill_greedily(faulty: tuple[str, type[Handler]]) -> None:
     complete(option(faulty[0]), ["V-Ray"])
     complete(option(faulty[0], prefill=False), ["V-Ray"])
@@ -226,7 +234,7 @@ def test_a_server_that_is_down_ends_the_run_in_one_line() -> None:
 
 
 def test_a_server_that_never_answers_well_is_given_up(faulty: tuple[str, type[Handler]]) -> None:
-    with pytest.raises(InputError, match="the first 20 questions failed"):
+    with pytest.raises(InputError, match="20 questions failed before any was answered"):
         complete(option(faulty[0], max_retries=0), [f"broken x{9999 + number}" for number in range(60)])
     assert faulty[1].seen["broken"] <= 30
 

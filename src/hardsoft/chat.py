@@ -21,6 +21,8 @@ Ask = Callable[[openai.AsyncOpenAI, int], Awaitable[Answer]]
 
 FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 BAD_REQUEST = (openai.BadRequestError, openai.UnprocessableEntityError)
+OF_THE_QUESTION = ("content_filter", "content_policy_violation", "context_length_exceeded", "invalid_prompt")
+"""Error codes of bad requests that tell nothing of other questions, even when nothing has been answered yet."""
 FAILURES_TO_GIVE_UP = 20
 """So many failed questions without a single answer end the run."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
@@ -70,13 +72,15 @@ class Server:
                     try:
                         answer = await self._patiently(client, ask, position)
                     except (openai.OpenAIError, MalformedReplyError) as error:
-                        failed += 1
-                        if _is_fatal(error) or (not answered and isinstance(error, BAD_REQUEST)):
-                            raise
-                        if not answered and failed >= FAILURES_TO_GIVE_UP:
-                            raise InputError(
-                                f"{self.base_url or 'OpenAI'}: the first {failed} questions failed, the last by {explain(error)}"
-                            ) from None
+                        if getattr(error, "code", None) not in OF_THE_QUESTION:
+                            failed += 1
+                            if _is_fatal(error) or (not answered and isinstance(error, BAD_REQUEST)):
+                                raise
+                            if not answered and failed >= FAILURES_TO_GIVE_UP:
+                                raise InputError(
+                                    f"{self.base_url or 'OpenAI'}: {failed} questions failed before any was answered, "
+                                    f"the last by {explain(error)}"
+                                ) from None
                         on_failure(position, explain(error))
                     else:
                         answered += 1

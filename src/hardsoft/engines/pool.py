@@ -37,8 +37,12 @@ class Pool:
             theirs.close()
             self._processes.append(process)
             self._connections.append(connection)
-        for number in range(len(makers)):
-            self._receive(number)
+        try:
+            for number in range(len(makers)):
+                self._receive(number)
+        except InputError:
+            self._end()
+            raise
 
     def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
         """Deal the chats out and pass on what the processes answer.
@@ -80,6 +84,9 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for connection in self._connections:
             connection.close()
         for process in self._processes:
