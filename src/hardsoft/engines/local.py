@@ -33,6 +33,8 @@ class LocalEngine:
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
         stops = network.generation_config.eos_token_id
         self._stops = {stops} if isinstance(stops, int) else set(stops or [])
+        temperatures = getattr(network.config, "label_temperature", {})
+        self._temperature = float(temperatures.get("label" if scoring else "reason", 1.0))
         self._word: Callable[[int], str] = cache(lambda token: str(tokenizer.decode([token], skip_special_tokens=True)))
 
     @property
@@ -71,7 +73,7 @@ class LocalEngine:
         start = opening(chats[0])
         if self._scoring:
             for scored in self._score(self._network, prompts, self._batch_size, label_ids(self._tokenizer, chats[0])):
-                yield [(row, scored_completion(start, probabilities)) for row, probabilities in scored]
+                yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
             return
 
         def text(row: int, tokens: list[int]) -> str:
@@ -85,7 +87,7 @@ class LocalEngine:
         def completion(row: Generated) -> Completion:
             probabilities = next(
                 (
-                    softmax(logits)
+                    tempered(softmax(logits), self._temperature)
                     for place, logits in reversed(row.watched)
                     if is_before_answer(text(row.row, row.tokens[:place]))
                 ),
@@ -109,6 +111,19 @@ class LocalEngine:
 def softmax(logits: list[float]) -> Probabilities:
     """Probabilities of the three labels from their logits."""
     hard, soft, unknown = torch.tensor(logits).softmax(0).tolist()
+    return hard, soft, unknown
+
+
+def tempered(probabilities: Sequence[float], temperature: float) -> Probabilities:
+    """Probabilities whose logits are divided by a temperature (Guo et al. 2017, arXiv 1706.04599).
+
+    A model's config may give it as `label_temperature: {label: T, reason: T}`, for labels scored alone and after reasoning.
+    """
+    if temperature == 1:
+        hard, soft, unknown = probabilities
+    else:
+        powered = [probability ** (1 / temperature) for probability in probabilities]
+        hard, soft, unknown = (one / sum(powered) for one in powered)
     return hard, soft, unknown
 
 
