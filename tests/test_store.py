@@ -184,6 +184,11 @@ def test_it_is_shown_and_pruned(path: Path) -> None:
     assert lines[0].startswith(".cache/rows.sqlite: ")
     assert [line.split()[:3:2] for line in lines[2:]] == [["1", "0"], ["200", "50"]]
     assert lines[3].endswith("test m")
+    for wrong in ("-1", "x", "nan"):
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            run("--prune", wrong)
+        assert error.value.returncode == 1
+        assert "0 or more" in error.value.stderr
     assert "200 rows deleted" in run("--prune", "30")
     assert "1 rows deleted" in run("--prune", "0")
     assert Store(path).get(SETTING, questions) == {}

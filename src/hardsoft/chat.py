@@ -54,7 +54,8 @@ class Server:
         try:
             asyncio.run(self._ask_all(count, ask, on_answer, on_failure))
         except openai.OpenAIError as error:
-            raise InputError(f"{self.base_url or 'OpenAI'}: {explain(error)}") from None
+            hint = "; does it run, and is base_url right?" if isinstance(error, openai.APIConnectionError) else ""
+            raise InputError(f"{self.base_url or 'OpenAI'}: {explain(error)}{hint}") from None
 
     async def _ask_all(
         self, count: int, ask: Ask[Answer], on_answer: Callable[[int, Answer], None], on_failure: Callable[[int, str], None]

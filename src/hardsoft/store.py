@@ -9,6 +9,7 @@ and of the main repository when an experiment runs in a temporary folder.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -215,9 +216,21 @@ def describe(setting: Setting) -> str:
     return " ".join(parts)
 
 
+def days_of(text: str) -> float:
+    """Read a number of days.
+
+    Raises:
+        InputError: it is no number, or negative.
+    """
+    with contextlib.suppress(ValueError):
+        if float(text) >= 0:
+            return float(text)
+    raise InputError(f"--prune: {text!r} is no number of days; 0 or more")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hardsoft.store", description="Show or prune the row store.")
-    parser.add_argument("--prune", metavar="DAYS", type=float, help="delete rows of settings not used for so many days; 0: all")
+    parser.add_argument("--prune", metavar="DAYS", type=days_of, help="delete rows of settings not used for so many days; 0: all")
     arguments = parser.parse_args()
     path = default_path()
     if not path.exists():
