@@ -18,17 +18,19 @@ import polars as pl
 from omegaconf import OmegaConf
 
 from benchmarks.lengths import study_length
-from hardsoft.completions import complete
-from hardsoft.config import Config, LocalEngineConfig, compose, validate
-from hardsoft.decoding import LONGEST_DRAFT
-from hardsoft.engines import Chat, Completion, Engine, OnResults
+from hardsoft.config.compose import compose
+from hardsoft.config.schema import Config, LocalEngineConfig, validate
+from hardsoft.core.chat import Chat, Completion
+from hardsoft.core.files import to_json
+from hardsoft.engines.base import Engine, OnResults
+from hardsoft.engines.local.drafts import LONGEST_DRAFT
 from hardsoft.engines.pool import Pool
 from hardsoft.engines.start import local_engine, physical_cores
-from hardsoft.labels import read_answer
-from hardsoft.prompts import read_prompt
-from hardsoft.setting import setting_of
-from hardsoft.stage import to_json
-from hardsoft.store import Store, canonical
+from hardsoft.prompting.answers import read_answer
+from hardsoft.prompting.prompts import read_prompt
+from hardsoft.store.ask import complete
+from hardsoft.store.key import setting_of
+from hardsoft.store.rows import Store, canonical
 
 
 def configuration(*overrides: str) -> Config:
@@ -46,8 +48,8 @@ class ForcedLengthEngine:
         self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
 
     def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
-        from hardsoft.decoding import decode
-        from hardsoft.tokens import encode
+        from hardsoft.engines.local.decode import decode
+        from hardsoft.engines.local.tokens import encode
 
         lengths = [study_length(chat) for chat in chats]
         prompts = encode(self._tokenizer, chats)
@@ -59,8 +61,8 @@ class ForcedLengthEngine:
 
 def forced_length_engine(config: Config) -> Engine:
     """Made where it runs, like any engine of a pool."""
-    from hardsoft.engines.loading import load
-    from hardsoft.packing import pack_linears
+    from hardsoft.engines.local.loading import load
+    from hardsoft.engines.local.packing import pack_linears
 
     assert isinstance(config.engine, LocalEngineConfig)
     network, tokenizer = load(config.model, config.quantization, "cpu")
@@ -160,9 +162,9 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
-    from hardsoft.engines.loading import load
-    from hardsoft.engines.local import LocalEngine
-    from hardsoft.packing import pack_linears
+    from hardsoft.engines.local.engine import LocalEngine
+    from hardsoft.engines.local.loading import load
+    from hardsoft.engines.local.packing import pack_linears
 
     reason = configuration("prompt=cot", *arguments.overrides)
     label = configuration("prompt=label_only", *arguments.overrides)

@@ -14,12 +14,13 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.classify import configuration
-from hardsoft.config import Config, LocalEngineConfig
-from hardsoft.engines import Completion
+from hardsoft.config.schema import Config, LocalEngineConfig
+from hardsoft.core.chat import Completion
+from hardsoft.core.files import to_json
+from hardsoft.core.labels import Label
 from hardsoft.engines.start import local_engine, pick_device
-from hardsoft.labels import Label, read_answer
-from hardsoft.prompts import read_prompt
-from hardsoft.stage import to_json
+from hardsoft.prompting.answers import read_answer
+from hardsoft.prompting.prompts import read_prompt
 
 SETTINGS = ("model.dtype=float32", "model.dtype=bfloat16", "quantization=nf4", "quantization=int8")
 

@@ -27,11 +27,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.lengths import SHARES, TOKENS
 from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
-from hardsoft.config import QuantizationConfig
-from hardsoft.decoding import decode, score
-from hardsoft.engines.loading import bitsandbytes_config
+from hardsoft.config.schema import QuantizationConfig
+from hardsoft.core.files import to_json
+from hardsoft.engines.local.decode import decode
+from hardsoft.engines.local.loading import bitsandbytes_config
+from hardsoft.engines.local.score import score
 from hardsoft.engines.memory import peak_memory_mb
-from hardsoft.stage import to_json
 
 SHARED, OWN = 343, 12
 """Tokens of a prompt that all rows share, and of each row's own."""

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from hardsoft.engines import Chat
+from hardsoft.core.chat import Chat
 
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 TOKENS = (40, 52, 56, 59, 63, 67, 75, 85, 101, 134, 150, 150)

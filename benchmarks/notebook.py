@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from hardsoft.engines import Chat
-from hardsoft.labels import Label
+from hardsoft.core.chat import Chat
+from hardsoft.core.labels import Label
 
 MAX_NEW_TOKENS = 150
 BATCH_SIZE = 64

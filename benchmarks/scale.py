@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hardsoft.config import load_config
-from hardsoft.engines import Completion
-from hardsoft.prompts import read_prompt
-from hardsoft.setting import setting_of
-from hardsoft.stage import to_json
-from hardsoft.store import Store, canonical, default_path
+from hardsoft.config.schema import load_config
+from hardsoft.core.chat import Completion
+from hardsoft.core.files import to_json
+from hardsoft.prompting.prompts import read_prompt
+from hardsoft.store.key import setting_of
+from hardsoft.store.rows import Store, canonical, default_path
 
 FILES = ("conf", "docs", "models/embedded/checkpoint", "src")
 COMPLETION = Completion("Step 1: a name.\nStep 2: It is learned and tested.\nAnswer: Hard", "stop", 27, (0.9, 0.06, 0.04))
@@ -38,7 +38,7 @@ def write_skills(count: int) -> list[str]:
 def run_stage(stage: str) -> dict[str, float]:
     """Seconds and peak MB of a stage."""
     begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", f"hardsoft.{stage}"], env=os.environ | {"PYTHONPATH": "src"})
+    process = subprocess.Popen([sys.executable, "-m", f"hardsoft.stages.{stage}"], env=os.environ | {"PYTHONPATH": "src"})
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"stage {stage} failed")

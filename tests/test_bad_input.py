@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from hardsoft import classify, extract, judge
-from hardsoft.config import ModelConfig, QuantizationConfig, load_config
-from hardsoft.engines.loading import check_checkpoint, load
-from hardsoft.judges.reference import read_reference
-from hardsoft.stage import InputError, write_outputs
+from hardsoft.config.schema import ModelConfig, QuantizationConfig, load_config
+from hardsoft.core.errors import InputError
+from hardsoft.core.files import write_outputs
+from hardsoft.engines.local.loading import check_checkpoint, load
+from hardsoft.judging.reference import read_reference
+from hardsoft.stages import classify, extract, judge
 from tests.conftest import ROOT, Repository
 
 HEADER = "CANDIDATE_ID;Skill;Skill_Type\n"
@@ -146,7 +147,7 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
 
 def test_a_stage_that_fails_is_one_line_and_exit_code_1(fresh: Repository) -> None:
     (fresh.path / "data/raw/cv_skills.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    run = fresh.run("python", "-m", "hardsoft.extract")
+    run = fresh.run("python", "-m", "hardsoft.stages.extract")
     assert run.code == 1
     assert run.output.startswith("extract: data/raw/cv_skills.csv: no column")
     assert run.output.count("\n") == 1

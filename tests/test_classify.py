@@ -26,7 +26,7 @@ def many_skills(rows: int) -> str:
 
 
 def classify(repository: Repository, *options: str) -> dict[str, object]:
-    repository.done("python", "-m", "hardsoft.classify", *options)
+    repository.done("python", "-m", "hardsoft.stages.classify", *options)
     throughput: dict[str, object] = json.loads(repository.read("metrics/throughput.json"))
     return throughput
 
@@ -46,7 +46,7 @@ def stored(repository: Repository) -> int:
 
 def start(repository: Repository) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": "src"}
-    command = [sys.executable, "-m", "hardsoft.classify"]
+    command = [sys.executable, "-m", "hardsoft.stages.classify"]
     return subprocess.Popen(command, cwd=repository.path, env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -106,7 +106,7 @@ def test_two_runs_at_once_share_the_store(repository: Repository) -> None:
 def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repository: Repository) -> None:
     repository.done("python", "-m", "hardsoft.config", "prompt=label_only")
     classify(repository)
-    repository.done("python", "-m", "hardsoft.clean")
+    repository.done("python", "-m", "hardsoft.stages.clean")
     header, rows = header_and_rows(repository, OUTPUTS[1])
     assert header == ["skill", "hard", "soft", "unknown"]
     labels = {row[0]: row[1] for row in header_and_rows(repository, "data/processed/labels.csv")[1]}
@@ -124,7 +124,7 @@ def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repo
 
 def test_label_mode_needs_a_place_for_the_label(repository: Repository) -> None:
     repository.done("python", "-m", "hardsoft.config", "prompt=cot", "prompt.mode=label")
-    run = repository.run("python", "-m", "hardsoft.classify")
+    run = repository.run("python", "-m", "hardsoft.stages.classify")
     assert (run.code, run.output.count("\n")) == (1, 1)
     assert "prompt.prefill 'Step 1:'" in run.output
 
@@ -134,7 +134,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(fresh: Repository) -> None:
     fresh.write("data/interim/skills.csv", many_skills(400))
     fresh.done("python", "-m", "hardsoft.config", "engine.processes=2", "engine.batch_size=16")
     environment = os.environ | {"PYTHONPATH": "src"}
-    command = [sys.executable, "-m", "hardsoft.classify"]
+    command = [sys.executable, "-m", "hardsoft.stages.classify"]
     run = subprocess.Popen(command, cwd=fresh.path, env=environment, stderr=subprocess.PIPE, start_new_session=True, text=True)
     while stored(fresh) < 20:
         assert run.poll() is None

@@ -1,7 +1,7 @@
 """The log that a person reads."""
 
-from hardsoft.clean import breakdown, cot_log
-from hardsoft.labels import read_answer
+from hardsoft.prompting.answers import read_answer
+from hardsoft.stages.clean import breakdown, cot_log
 
 ROWS = [
     {"skill": "V-Ray", "completion": "Step 1: Software.\nAnswer: Hard", "finish_reason": "stop", "tokens": 9},

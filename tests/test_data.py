@@ -5,7 +5,7 @@ from collections import Counter
 
 import polars as pl
 
-from hardsoft.names import name_key
+from hardsoft.core.names import name_key
 from tests.conftest import ROOT
 
 

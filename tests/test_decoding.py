@@ -19,9 +19,11 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from hardsoft.decoding import Generated, common_prefix, decode, score
-from hardsoft.engines.plain import decode_plainly, score_plainly
-from hardsoft.packing import PackedLinear, pack_linears
+from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.packing import PackedLinear, pack_linears
+from hardsoft.engines.local.plain import decode_plainly, score_plainly
+from hardsoft.engines.local.prefixed import common_prefix
+from hardsoft.engines.local.score import score
 
 VOCABULARY = 97
 LIMIT = 12

@@ -12,19 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from hardsoft.calibration import contextual_calibration
-from hardsoft.config import ModelConfig, PromptConfig, QuantizationConfig
-from hardsoft.engines import Chat, Completion
-from hardsoft.engines.loading import load
-from hardsoft.engines.local import LocalEngine
-from hardsoft.engines.plain import decode_plainly
-from hardsoft.labels import Label, read_answer
-from hardsoft.names import name_key
-from hardsoft.packing import pack_linears
-from hardsoft.prompts import Prompt, read_prompt
-from hardsoft.stage import InputError
-from hardsoft.statistics import Stratum, post_stratified
-from hardsoft.tokens import encode, label_ids
+from hardsoft.config.schema import ModelConfig, PromptConfig, QuantizationConfig
+from hardsoft.core.chat import Chat, Completion
+from hardsoft.core.errors import InputError
+from hardsoft.core.labels import Label
+from hardsoft.core.names import name_key
+from hardsoft.engines.local.engine import LocalEngine
+from hardsoft.engines.local.loading import load
+from hardsoft.engines.local.packing import pack_linears
+from hardsoft.engines.local.plain import decode_plainly
+from hardsoft.engines.local.tokens import encode, label_ids
+from hardsoft.prompting.answers import read_answer
+from hardsoft.prompting.calibration import contextual_calibration
+from hardsoft.prompting.prompts import Prompt, read_prompt
+from hardsoft.statistics.stratified import Stratum, post_stratified
 from tests.conftest import ROOT
 
 CHECKPOINT = ROOT / "models/embedded/checkpoint"

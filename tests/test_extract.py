@@ -6,8 +6,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardsoft.config import Columns, DataConfig
-from hardsoft.extract import distinct_skills
+from hardsoft.config.schema import Columns, DataConfig
+from hardsoft.stages.extract import distinct_skills
 
 DATA = DataConfig(
     path="data/raw/cv_skills.csv",

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hardsoft.config import OpenAIJudgeConfig
-from hardsoft.judges import JudgeOutcome, Verdict
-from hardsoft.judges.openai import OpenAIJudge
-from hardsoft.stage import InputError
+from hardsoft.config.schema import OpenAIJudgeConfig
+from hardsoft.core.errors import InputError
+from hardsoft.judging.base import JudgeOutcome, Verdict
+from hardsoft.judging.llm import OpenAIJudge
 
 OPTION = OpenAIJudgeConfig(kind="openai", model="o3", reasoning_effort="low", max_completion_tokens=500, concurrency=4)
 

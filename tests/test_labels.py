@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardsoft.labels import Label, Outcome, answer_is_complete, is_before_answer, read_answer
+from hardsoft.core.labels import Label, Outcome
+from hardsoft.prompting.answers import answer_is_complete, is_before_answer, read_answer
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 

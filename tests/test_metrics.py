@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
-from hardsoft.metrics import population_figures, reference_figures, sample_figures
+from hardsoft.stages.metrics import population_figures, reference_figures, sample_figures
 
 SCHEMA = {"skill": pl.String, "label": pl.String, "verdict": pl.String, "outcome": pl.String}
 

@@ -10,8 +10,8 @@ import termios
 
 import pytest
 
-from hardsoft import progress
-from hardsoft.progress import Progress
+from hardsoft.core import progress
+from hardsoft.core.progress import Progress
 from tests.conftest import ROOT
 
 COUNT = (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardsoft.sample import draw
+from hardsoft.stages.sample import draw
 
 LABELS = pl.DataFrame({"skill": [f"skill {n}" for n in range(200)], "label": ["Hard"] * 150 + ["Soft"] * 30 + ["Unknown"] * 20})
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from hardsoft import chat
-from hardsoft.config import ServerEngineConfig
-from hardsoft.engines import Completion
-from hardsoft.engines.local import LocalEngine
+from hardsoft.config.schema import ServerEngineConfig
+from hardsoft.core.chat import Completion
+from hardsoft.core.errors import InputError
+from hardsoft.engines import openai_client
+from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.server import ServerEngine
-from hardsoft.stage import InputError
 from tests.conftest import ROOT, Repository
 from tests.test_engine import model, prompt, some_skills, text
 
@@ -30,7 +30,7 @@ CHECKPOINT = "models/embedded/checkpoint"
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(chat, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_S", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -94,12 +94,12 @@ def test_what_a_real_server_refuses_is_one_clear_line(served: str, options: dict
 def test_the_whole_stage_against_a_real_server(served: str, repository: Repository) -> None:
     overrides = ["engine=server", f"engine.base_url={served}", "engine.prefill=false", "prompt=zero_shot"]
     repository.done("python", "-m", "hardsoft.config", *overrides)
-    repository.done("python", "-m", "hardsoft.classify")
+    repository.done("python", "-m", "hardsoft.stages.classify")
     rows = [json.loads(line) for line in repository.read("data/interim/completions.jsonl").splitlines()]
     assert {row["finish_reason"] for row in rows} == {"stop"}
     first = json.loads(repository.read("metrics/throughput.json"))
     assert (first["stored"], first["tokens"]) == (0, sum(row["tokens"] for row in rows))
-    repository.done("python", "-m", "hardsoft.classify")
+    repository.done("python", "-m", "hardsoft.stages.classify")
     assert json.loads(repository.read("metrics/throughput.json"))["stored"] == len(rows)
 
 
@@ -247,16 +247,16 @@ def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
     repository.write("data/interim/skills.csv", skills)
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.max_retries=1", "engine.concurrency=1"]
     repository.done("python", "-m", "hardsoft.config", *overrides)
-    run = repository.done("python", "-m", "hardsoft.classify")
+    run = repository.done("python", "-m", "hardsoft.stages.classify")
     assert "note: 1 of 3 rows failed (InternalServerError: HTTP 500" in run.output
-    repository.done("python", "-m", "hardsoft.clean")
+    repository.done("python", "-m", "hardsoft.stages.clean")
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["error"] == 1
     assert "broken x4,Unknown,error,1" in repository.read("data/processed/labels.csv")
     asked = len(faulty[1].bodies)
-    repository.done("python", "-m", "hardsoft.classify")
+    repository.done("python", "-m", "hardsoft.stages.classify")
     assert [body["messages"][1]["content"].rpartition("Skill: ")[2] for body in faulty[1].bodies[asked:]] == ["broken x4"] * 2
-    repository.done("python", "-m", "hardsoft.classify")
-    repository.done("python", "-m", "hardsoft.clean")
+    repository.done("python", "-m", "hardsoft.stages.classify")
+    repository.done("python", "-m", "hardsoft.stages.clean")
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["error"] == 0
 
 
@@ -264,11 +264,11 @@ def test_a_run_that_a_server_ends_keeps_its_rows(faulty: tuple[str, type[Handler
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\nkey x1,1\nother,1\n")
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.concurrency=1"]
     repository.done("python", "-m", "hardsoft.config", *overrides)
-    run = repository.run("python", "-m", "hardsoft.classify")
+    run = repository.run("python", "-m", "hardsoft.stages.classify")
     assert run.code == 1
     (line,) = [line for line in run.output.splitlines() if line.startswith("classify: http")]
     assert "HTTP 401" in line
     assert "Traceback" not in run.output
-    repository.done("python", "-m", "hardsoft.classify")
+    repository.done("python", "-m", "hardsoft.stages.classify")
     assert faulty[1].seen["good"] == 1
     assert faulty[1].seen["key"] == 2

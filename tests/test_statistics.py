@@ -2,8 +2,10 @@
 
 import pytest
 
-from hardsoft.labels import Label
-from hardsoft.statistics import Stratum, agreement, post_stratified, wilson
+from hardsoft.core.labels import Label
+from hardsoft.statistics.agreement import agreement
+from hardsoft.statistics.intervals import wilson
+from hardsoft.statistics.stratified import Stratum, post_stratified
 
 LABELS = list(Label)
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardsoft.config import Config, load_config
-from hardsoft.setting import setting_of
-from hardsoft.stage import InputError
-from hardsoft.store import Store, default_path
+from hardsoft.config.schema import Config, load_config
+from hardsoft.core.errors import InputError
+from hardsoft.store.key import setting_of
+from hardsoft.store.rows import Store, default_path
 from tests.conftest import ROOT
 
 numbers = count()
@@ -118,7 +118,7 @@ WRITER = """
 import sys
 from itertools import count
 from pathlib import Path
-from hardsoft.store import Store
+from hardsoft.store.rows import Store
 store = Store(Path(sys.argv[1]))
 for number in range(300):
     question = f"question {number}"
@@ -137,8 +137,8 @@ def test_several_processes_share_it(path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from hardsoft.stage import InputError
-from hardsoft.store import Store
+from hardsoft.core.errors import InputError
+from hardsoft.store.rows import Store
 path = Path(sys.argv[1])
 store = Store(path)
 store.put({"kind": "test"}, [("before", {"text": "kept"})])

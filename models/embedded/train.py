@@ -25,12 +25,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from hardsoft.engines import Completion
-from hardsoft.engines.local import LocalEngine
-from hardsoft.labels import Label, read_answer
-from hardsoft.prompts import Prompt
-from hardsoft.statistics import Estimate, Stratum, post_stratified
-from hardsoft.tokens import encode
+from hardsoft.core.chat import Completion
+from hardsoft.core.labels import Label
+from hardsoft.engines.local.engine import LocalEngine
+from hardsoft.engines.local.tokens import encode
+from hardsoft.prompting.answers import read_answer
+from hardsoft.prompting.prompts import Prompt
+from hardsoft.statistics.intervals import Estimate
+from hardsoft.statistics.stratified import Stratum, post_stratified
 
 FOLDER = Path("models/embedded")
 SEED = 7

@@ -9,8 +9,9 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from hardsoft.engines import Chat, Engine, OnResults
-from hardsoft.stage import InputError
+from hardsoft.core.chat import Chat
+from hardsoft.core.errors import InputError
+from hardsoft.engines.base import Engine, OnResults
 
 MakeEngine = Callable[[], Engine]
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import openai
 from openai.types.chat import ChatCompletion
 
-from hardsoft.chat import MalformedReplyError, Server
-from hardsoft.config import ServerEngineConfig
-from hardsoft.engines import Chat, Completion, FinishReason, OnResults, opening
+from hardsoft.config.schema import ServerEngineConfig
+from hardsoft.core.chat import Chat, Completion, FinishReason, opening
+from hardsoft.engines.base import OnResults
 from hardsoft.engines.memory import peak_memory_mb
+from hardsoft.engines.openai_client import MalformedReplyError, Server
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are asked to go on from the final assistant message; Ollama does so by itself."""

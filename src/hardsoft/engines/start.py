@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from hardsoft.config import Config, LocalEngineConfig, ServerEngineConfig
-from hardsoft.engines import Engine
+from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
+from hardsoft.engines.base import Engine
 from hardsoft.engines.pool import Pool
 
 
@@ -43,9 +43,9 @@ def local_engine(config: Config, device: str) -> Engine:
     assert isinstance(config.engine, LocalEngineConfig)
     if config.model.local:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
-    from hardsoft.engines.loading import load
-    from hardsoft.engines.local import LocalEngine
-    from hardsoft.packing import pack_linears
+    from hardsoft.engines.local.engine import LocalEngine
+    from hardsoft.engines.local.loading import load
+    from hardsoft.engines.local.packing import pack_linears
 
     network, tokenizer = load(config.model, config.quantization, device)
     pack_linears(network)

@@ -1,0 +1,46 @@
+"""From conf/ to the text of params.yaml, through DVC's own Hydra support; knows no meaning of any key."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hardsoft.config.schema import PARAMS, validate
+from hardsoft.core.errors import InputError
+
+
+def compose(overrides: list[str]) -> str:
+    """Compose conf/ with Hydra overrides into the text of params.yaml, through DVC's own Hydra support.
+
+    Raises:
+        InputError: an unknown option, group or key, or values that `Config` rejects.
+    """
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+
+    with tempfile.TemporaryDirectory() as folder:
+        params = Path(folder, PARAMS)
+        try:
+            compose_and_dump(params, str(Path("conf").absolute()), None, "config", "", overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            problem, _, _ = str(error).partition("Config search path")
+            raise InputError(f"conf/: {problem}") from None
+        text = params.read_text(encoding="utf-8")
+    validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
+    return text
+
+
+def drift(text: str) -> list[str]:
+    """The keys, dotted and sorted, in which params.yaml differs from a composed text."""
+    composed, current = (_flatten(OmegaConf.to_container(config)) for config in (OmegaConf.create(text), OmegaConf.load(PARAMS)))
+    return sorted(key for key in composed.keys() | current.keys() if composed.get(key) != current.get(key))
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value for name, child in values.items() for key, value in _flatten(child, f"{prefix}.{name}".lstrip(".")).items()
+    }

@@ -1,0 +1,212 @@
+"""What params.yaml may hold: the keys that stages read, checked. Knows nothing of conf/ and Hydra."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from yaml import YAMLError
+
+from hardsoft.core.errors import InputError
+
+PARAMS = "params.yaml"
+
+
+def _inside_repository(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("lies outside the repository; copy the file under data/raw/ and `dvc add` it")
+    return path
+
+
+def _http_address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
+RepositoryPath = Annotated[str, AfterValidator(_inside_repository)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are errors, values are never converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Columns(Section):
+    candidate: str
+    skill: str
+    type: str
+
+
+class DataConfig(Section):
+    path: RepositoryPath
+    separator: str = Field(min_length=1, max_length=1)
+    columns: Columns
+    skill_type: str
+    null_values: list[str]
+    reference: RepositoryPath
+
+
+class ModelConfig(Section):
+    name: str
+    """A checkpoint folder in the repository, or a model id of the Hugging Face hub."""
+    revision: str | None
+    """The commit of a hub model; null for a folder."""
+    gated: bool
+    dtype: Literal["float32", "float16", "bfloat16"]
+    """Of the weights that are not quantised, and of the computation."""
+    dep: RepositoryPath
+    """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the model is a folder in the repository rather than an id of the hub."""
+        return self.dep == self.name
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not self.local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(f"revision must pin a commit of {self.name}, 40 hexadecimal digits: branches move")
+        return self
+
+
+class QuantizationConfig(Section):
+    method: Literal["none", "nf4", "fp4", "int8"]
+    double_quant: bool
+    dequantize: bool | Literal["auto"]
+    """Whether to turn 4-bit weights back into `model.dtype` once after loading, with the values that 4 bits left them."""
+
+    @model_validator(mode="after")
+    def _four_bits(self) -> Self:
+        if self.dequantize and self.method not in ("nf4", "fp4"):
+            raise ValueError(f"dequantize is for nf4 and fp4; with {self.method} it must be false")
+        return self
+
+
+class PromptConfig(Section):
+    mode: Literal["reason", "label"]
+    """Generate reasoning and the answer, or score the three labels in one forward pass."""
+    template: RepositoryPath
+    dep: RepositoryPath
+    """A second file that classify depends on: the codebook where the template uses it, else the option's own file."""
+    system: str
+    prefill: str
+    """How the assistant's turn begins; empty to leave that to the model."""
+    max_new_tokens: PositiveInt
+    contextual_calibration: bool = False
+    """In label mode, divide the probabilities by those for inputs without content."""
+
+
+class LocalEngineConfig(Section):
+    kind: Literal["local"]
+    batch_size: PositiveInt
+    """Rows that decode at once, in each process."""
+    device: Literal["auto", "cpu", "cuda"]
+    processes: PositiveInt | Literal["auto"]
+    """On a CPU one thread each, auto being one per physical core; on GPUs one GPU each, auto being all of the machine."""
+
+
+class ServerEngineConfig(Section):
+    kind: Literal["server"]
+    base_url: Annotated[str, AfterValidator(_http_address)]
+    model: str
+    concurrency: PositiveInt
+    timeout_s: PositiveFloat
+    """Of one request; it is then tried again."""
+    max_retries: NonNegativeInt
+    prefill: bool
+    """Whether the server can go on from `prompt.prefill`; if not, it is left out."""
+
+
+EngineConfig = Annotated[LocalEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
+
+
+class SampleConfig(Section):
+    per_label: PositiveInt
+    seed: int
+
+
+class ReferenceJudgeConfig(Section):
+    kind: Literal["reference"]
+
+
+class OpenAIJudgeConfig(Section):
+    kind: Literal["openai"]
+    model: str
+    reasoning_effort: Literal["minimal", "low", "medium", "high"]
+    max_completion_tokens: PositiveInt
+    concurrency: PositiveInt
+
+
+JudgeConfig = Annotated[ReferenceJudgeConfig | OpenAIJudgeConfig, Field(discriminator="kind")]
+
+
+class MetricsConfig(Section):
+    confidence: float = Field(gt=0, lt=1)
+
+
+class Config(Section):
+    """The whole of params.yaml."""
+
+    data: DataConfig
+    model: ModelConfig
+    quantization: QuantizationConfig
+    prompt: PromptConfig
+    engine: EngineConfig
+    sample: SampleConfig
+    judge: JudgeConfig
+    metrics: MetricsConfig
+
+
+def load_config(path: str = PARAMS) -> Config:
+    """Read and validate a params file.
+
+    Raises:
+        InputError: the file is missing, or a key is unknown, missing, left at `???` or of a wrong type.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; write it with `python -m hardsoft.config`") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    return validate(values, path)
+
+
+def validate(values: Any, path: str) -> Config:
+    """Check composed values against `Config`; errors name the file, the key and what would be right."""
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors()]
+        raise InputError(f"{path}: {'; '.join(problems)}") from None
+
+
+def _describe(problem: Any) -> str:
+    where = [str(part) for part in problem["loc"]]
+    if where[0] in ("engine", "judge"):
+        del where[1:2]  # which of the kinds of this section it was checked against
+    if problem["type"] != "extra_forbidden":
+        fields = {name for section in Section.__subclasses__() for name in section.model_fields}
+        where = [part for part in where if part in fields]  # without the types of a union that were tried
+    key = ".".join(where)
+    if problem["input"] == "???":
+        return f"{key}: needs a value (it is left at ???)"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    given = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"

@@ -1,0 +1,18 @@
+"""What an engine is: `complete(chats, on_results)`. Knows none of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hardsoft.core.chat import Chat, Completion
+
+OnResults = Callable[[list[tuple[int, Completion]]], None]
+"""Called with positions of chats and their completions as soon as these are there."""
+
+
+class Engine(Protocol):
+    @property
+    def peak_memory_mb(self) -> float:
+        """Megabytes of GPU memory on a GPU, else of main memory, summed over the engine's processes."""
+
+    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+        """Complete every chat greedily, in whatever order is fast."""

@@ -1,0 +1,74 @@
+"""Keys and values: of one forward pass, and of the rows being decoded.
+
+A *row* is a prompt of the batch, a *slot* a line of the cache that one row after another lives in, a *position* a place in a
+row's sequence. Knows nothing of where tokens come from or when a row ends.
+"""
+
+import torch
+from torch import Tensor
+
+
+class KeyValues:
+    """Collects each layer's keys and values, [kv_heads, rows, length, dim], from one forward pass."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[2]
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Called by each attention layer with [rows, kv_heads, length, dim]; returns what its queries shall see."""
+        self.layers.append((key.transpose(0, 1), value.transpose(0, 1)))
+        return self.layers[layer_idx]
+
+
+class Slots:
+    """Keys and values of the rows being decoded, a slot each: [kv_heads, slots, width, dim] per layer."""
+
+    def __init__(self, count: int, width: int, like: KeyValues) -> None:
+        def empty(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros(tensor.shape[0], count, width, tensor.shape[3])
+
+        self.layers = [(empty(key), empty(value)) for key, value in like.layers]
+        self.width = width
+        self.lengths = torch.zeros(count, dtype=torch.long, device=like.layers[0][0].device)
+        """How many own tokens each slot holds."""
+        self.last = torch.zeros_like(self.lengths)
+        """Each slot's newest token, whose keys and values are not there yet."""
+
+    def enter(self, slots: list[int], filled: KeyValues, lengths: list[int], tokens: Tensor) -> None:
+        """Put prefilled rows, and the token that each has generated, into slots."""
+        where = torch.tensor(slots, device=self.lengths.device)
+        for (keys, values), (key, value) in zip(self.layers, filled.layers, strict=True):
+            keys[:, where, : filled.length] = key
+            values[:, where, : filled.length] = value
+        self.lengths[where] = torch.tensor(lengths, device=self.lengths.device)
+        self.last[where] = tokens
+
+    def advance(self, counts: list[int], tokens: list[int]) -> None:
+        """Each slot has so many more tokens, the newest of which is given."""
+        device = self.lengths.device
+        self.lengths = self.lengths + torch.tensor(counts, device=device)
+        self.last = torch.tensor(tokens, device=device)
+
+    def keep(self, slots: list[int]) -> None:
+        """Drop every other slot."""
+        where = torch.tensor(slots, device=self.lengths.device)
+        self.layers = [(keys[:, where], values[:, where]) for keys, values in self.layers]
+        self.lengths, self.last = self.lengths[where], self.last[where]
+
+    def before_step(self, positions: Tensor, longest: int) -> Tensor:
+        """Prepare for tokens at positions [slots, new]; returns which of `longest` places each sees, [slots, new, longest]."""
+        device = positions.device
+        self._seen = longest
+        self._places = (torch.arange(len(positions), device=device)[:, None] * self.width + positions).flatten()
+        return torch.arange(longest, device=device) <= positions[:, :, None]
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Called by each attention layer with the slots' new keys and values; returns all up to the longest live row."""
+        keys, values = self.layers[layer_idx]
+        keys.flatten(1, 2).index_copy_(1, self._places, key.transpose(0, 1).flatten(1, 2))
+        values.flatten(1, 2).index_copy_(1, self._places, value.transpose(0, 1).flatten(1, 2))
+        return keys[:, :, : self._seen], values[:, :, : self._seen]

@@ -1,0 +1,1 @@
+"""Who gives verdicts on sampled skills, blind to their labels; knows neither DVC nor Hydra nor the file layout."""

@@ -1,0 +1,62 @@
+"""The reference labels, as a table and as a judge."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from hardsoft.core.errors import InputError
+from hardsoft.core.files import read_csv, require_columns
+from hardsoft.core.labels import Label
+from hardsoft.core.names import clean_name, name_key
+from hardsoft.judging.base import JudgeOutcome, OnVerdict, Verdict
+
+
+def read_reference(path: str) -> pl.DataFrame:
+    """Read reference labels.
+
+    Returns:
+        Columns key (what names are compared by, unique), label, note.
+
+    Raises:
+        InputError: an unreadable file, a missing column, a label that is none of the three, a skill with two labels.
+    """
+    table = read_csv(path)
+    require_columns(table, path, ["skill", "label"], "expected skill,label,note")
+    if "note" not in table.columns:
+        table = table.with_columns(note=pl.lit(None, pl.String))
+    table = table.with_row_index("line", offset=2).select(
+        "line",
+        "note",
+        skill=clean_name(pl.col("skill")),
+        key=name_key(pl.col("skill")),
+        label=pl.col("label").str.strip_chars(),
+    )
+    for line, skill, label in table.filter(pl.col("key").is_not_null()).select("line", "skill", "label").iter_rows():
+        if label not in set(Label):
+            raise InputError(f"{path}: line {line}: skill {skill!r} has the label {label!r}; it must be Hard, Soft or Unknown")
+    table = table.filter(pl.col("key").is_not_null())
+    conflicts = table.filter(pl.col("label").n_unique().over("key") > 1).sort("key", "line")
+    if not conflicts.is_empty():
+        skill, first, second = conflicts["skill"][0], *conflicts.select("label", "line").rows()[:2]
+        raise InputError(
+            f"{path}: skill {skill!r} has two labels, {first[0]} (line {first[1]}) and {second[0]} (line {second[1]}); keep one"
+        )
+    return table.unique("key", keep="first").sort("key").select("key", "label", "note")
+
+
+class ReferenceJudge:
+    """Looks the verdict up in the reference labels."""
+
+    name = "reference"
+
+    def __init__(self, reference: pl.DataFrame) -> None:
+        self._labels: Mapping[str, tuple[str, str | None]] = {key: (label, note) for key, label, note in reference.rows()}
+
+    def judge(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
+        keys = pl.DataFrame({"skill": list(skills)}, schema={"skill": pl.String}).select(name_key(pl.col("skill")))["skill"]
+        for row, key in enumerate(keys):
+            if key in self._labels:
+                label, note = self._labels[key]
+                on_verdict(row, Verdict(Label(label), JudgeOutcome.ANSWERED, note or ""))
+            else:
+                on_verdict(row, Verdict(None, JudgeOutcome.NOT_IN_REFERENCE))

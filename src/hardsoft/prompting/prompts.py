@@ -1,0 +1,55 @@
+"""From a skill and a prompt option to the chat that a model is given."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import SandboxedEnvironment
+
+from hardsoft.config.schema import PromptConfig
+from hardsoft.core.chat import Chat
+from hardsoft.core.errors import InputError
+
+CODEBOOK = "docs/codebook.md"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt option, read: the text around a skill."""
+
+    system: str
+    template: str
+    """Jinja source of the user turn; it may use `skill` and, if one is given, `codebook`."""
+    prefill: str
+    """How the assistant's turn begins; empty to leave that to the model."""
+    codebook: str | None = None
+
+    @cached_property
+    def _compiled(self) -> Template:
+        try:
+            return SandboxedEnvironment(undefined=StrictUndefined).from_string(self.template)
+        except TemplateSyntaxError as error:
+            raise InputError(f"prompt template, line {error.lineno}: {error.message}") from None
+
+    def messages(self, skill: str) -> Chat:
+        """The chat about one skill.
+
+        Raises:
+            InputError: the template is no valid Jinja, or uses a variable that it is not given.
+        """
+        given = {"skill": skill} if self.codebook is None else {"skill": skill, "codebook": self.codebook}
+        try:
+            user = self._compiled.render(given)
+        except TemplateError as error:
+            raise InputError(
+                f"prompt template: {error}; it may use {sorted(given)} (codebook: set prompt.dep: docs/codebook.md)"
+            ) from None
+        chat = [{"role": "system", "content": self.system}, {"role": "user", "content": user.strip()}]
+        return [*chat, {"role": "assistant", "content": self.prefill}] if self.prefill else chat
+
+
+def read_prompt(option: PromptConfig) -> Prompt:
+    """Read a prompt option's template, and the codebook where the option depends on it."""
+    codebook = Path(CODEBOOK).read_text(encoding="utf-8") if option.dep == CODEBOOK else None
+    return Prompt(option.system, Path(option.template).read_text(encoding="utf-8"), option.prefill, codebook)

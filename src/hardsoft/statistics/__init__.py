@@ -1,0 +1,1 @@
+"""Estimates and their intervals: values in, values out."""

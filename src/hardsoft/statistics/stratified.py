@@ -1,0 +1,36 @@
+"""A proportion in a population of which each part was sampled by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from hardsoft.statistics.intervals import Estimate, wilson
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A simple random sample from one part of a population."""
+
+    correct: int
+    n: int
+    size: int
+    """Of the part, in the population; >= n."""
+
+
+def post_stratified(strata: Sequence[Stratum], confidence: float) -> Estimate:
+    """The proportion in a population that was sampled by stratum, each stratum weighted by its size.
+
+    The interval combines the strata's Wilson intervals by MOVER, the method of variance estimates recovery
+    (Zou, Huang & Zhang 2009, Computational Statistics & Data Analysis 53:3755): for p = sum w_i p_i,
+    low = p - sqrt(sum (w_i (p_i - l_i))^2), high = p + sqrt(sum (w_i (u_i - p_i))^2).
+
+    Args:
+        strata: at least one, each with n >= 1.
+        confidence: in (0, 1).
+    """
+    total = sum(stratum.size for stratum in strata)
+    parts = [(stratum.size / total, wilson(stratum.correct, stratum.n, confidence)) for stratum in strata]
+    point = sum(weight * part.accuracy for weight, part in parts)
+    below = sqrt(sum((weight * (part.accuracy - part.low)) ** 2 for weight, part in parts))
+    above = sqrt(sum((weight * (part.high - part.accuracy)) ** 2 for weight, part in parts))
+    return Estimate(point, max(0.0, point - below), min(1.0, point + above))

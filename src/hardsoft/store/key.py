@@ -1,0 +1,47 @@
+"""Everything but the question that can change a completion: one part of its key in the row store."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+from hardsoft.config.schema import Config, ModelConfig, ServerEngineConfig
+from hardsoft.engines.start import pick_device
+from hardsoft.store.rows import Setting
+
+LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+def setting_of(config: Config) -> Setting:
+    """The setting in which a configuration completes prompts.
+
+    Batch size is part of it only where it can change text: not in fp32, whose greedy text does not depend on it.
+    """
+    generation = {"mode": config.prompt.mode, "max_new_tokens": config.prompt.max_new_tokens}
+    if isinstance(config.engine, ServerEngineConfig):
+        server = {"base_url": config.engine.base_url, "model": config.engine.model, "prefill": config.engine.prefill}
+        return {"kind": "completion", "generation": generation, "server": server}
+    exact = config.model.dtype == "float32" and config.quantization.method == "none"
+    libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
+    return {
+        "kind": "completion",
+        "model": model_identity(config.model),
+        "dtype": config.model.dtype,
+        "quantization": config.quantization.model_dump(),
+        "device": pick_device(config.engine),
+        "batch_size": None if exact else config.engine.batch_size,
+        "generation": generation,
+        "libraries": {name: version(name) for name in libraries},
+    }
+
+
+def model_identity(model: ModelConfig) -> dict[str, str | None]:
+    """A hub model's name and commit, or a folder's name and the hash of the files in it."""
+    if not model.local:
+        return {"name": model.name, "revision": model.revision}
+    combined = hashlib.sha256()
+    for path in sorted(Path(model.name).glob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            combined.update(f"{path.name} {digest}\n".encode())
+    return {"name": model.name, "files": combined.hexdigest()}

@@ -1,0 +1,117 @@
+"""The rooms of src/hardsoft: who may import whom, and that a stage depends on whatever it imports or reads."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "src/hardsoft"
+STAGES: dict[str, dict[str, list[str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+MAY_IMPORT = {
+    "core": set[str](),
+    "config": {"core"},
+    "statistics": {"core"},
+    "prompting": {"core", "config"},
+    "store": {"core", "config", "prompting", "engines"},
+    "engines": {"core", "config", "prompting"},
+    "judging": {"core", "config", "prompting", "engines"},
+    "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},
+}
+"""Of the other rooms, those that a room's files may import."""
+NO_DEPENDENCY = ("config/", "__init__.py")
+"""What no stage need depend on: configuration, whose values are params, and files that hold a docstring only."""
+
+
+def imports_of(file: Path, root: Path = ROOT / "src") -> set[Path]:
+    """The project's own files that a file names in its import statements, wherever in it they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = file.relative_to(root).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    files = set()
+    for name in names:
+        place = root.joinpath(*name.split("."))
+        files |= {one for one in (place.with_suffix(".py"), place / "__init__.py") if name and one.is_file()}
+    return files
+
+
+def imported_by(file: Path) -> set[Path]:
+    """The project's own files that a file imports, directly or not, with itself."""
+    seen: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        one = waiting.pop()
+        if one not in seen:
+            seen.add(one)
+            waiting += imports_of(one)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("import package.a.x", {"package/a/x.py"}),
+        ("import package.a.x as y", {"package/a/x.py"}),
+        ("from package.a import x", {"package/a/x.py", "package/a/__init__.py"}),
+        ("from package.a.x import name", {"package/a/x.py"}),
+        ("from . import x", {"package/a/x.py", "package/a/__init__.py"}),
+        ("from .x import name", {"package/a/x.py"}),
+        ("from ..b import z", {"package/b/z.py"}),
+        ("def f():\n    if 1:\n        import package.b.z", {"package/b/z.py"}),
+        ("import os, json", set()),
+    ],
+)
+def test_every_form_of_import_is_found(tmp_path: Path, statement: str, found: set[str]) -> None:
+    for name in ("package/a/x.py", "package/a/__init__.py", "package/b/z.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    file = tmp_path / "package/a/here.py"
+    file.write_text(statement, encoding="utf-8")
+    assert {one.relative_to(tmp_path).as_posix() for one in imports_of(file, tmp_path)} == found
+
+
+def test_no_room_imports_one_above_it() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        room = file.relative_to(PACKAGE).parts[0]
+        for imported in imports_of(file) - {PACKAGE / "__init__.py"}:
+            other = imported.relative_to(PACKAGE).parts[0]
+            assert other == room or other in MAY_IMPORT[room], f"{file} imports {imported}"
+
+
+def test_every_file_lies_in_a_room_and_packages_hold_a_docstring_only() -> None:
+    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py"}
+    assert {file.parent.name for file in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), file
+        assert file.name != "__init__.py" or len(tree.body) == 1, file
+
+
+def test_nothing_imports_a_stage() -> None:
+    stages = set((PACKAGE / "stages").glob("[a-z]*.py"))
+    assert not [file for file in PACKAGE.rglob("*.py") if imports_of(file) & stages]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_whatever_it_imports(stage: str) -> None:
+    """So that a change of it, there or in what that imports, runs the stage again."""
+    imported = {one.relative_to(ROOT).as_posix() for one in imported_by(PACKAGE / f"stages/{stage}.py")}
+    needed = {one for one in imported if not any(part in one for part in NO_DEPENDENCY)}
+    covered = {one for one in needed for dep in STAGES[stage]["deps"] if one == dep or one.startswith(f"{dep}/")}
+    assert needed == covered
+
+
+@pytest.mark.parametrize("option", sorted((ROOT / "conf/prompt").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_documents_of_a_prompt_are_dependencies(option: Path) -> None:
+    prompt = yaml.safe_load(option.read_text(encoding="utf-8"))
+    assert {"${prompt.dep}", "${prompt.template}"} <= set(STAGES["classify"]["deps"])
+    assert "docs/codebook.md" in STAGES["judge"]["deps"]
+    uses_codebook = "codebook" in (ROOT / prompt["template"]).read_text(encoding="utf-8")
+    assert prompt["dep"] == ("docs/codebook.md" if uses_codebook else f"conf/prompt/{option.name}")
