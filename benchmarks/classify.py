@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,9 @@ from hardsoft.engines.pool import Pool
 from hardsoft.engines.start import local_engine, physical_cores
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
-from hardsoft.store.ask import complete
-from hardsoft.store.key import setting_of
-from hardsoft.store.rows import Store, canonical
+from hardsoft.stages.classify import complete
+from hardsoft.store.key import completion_setting
+from hardsoft.store.rows import Store, canonical, make_keys
 
 
 def configuration(*overrides: str) -> Config:
@@ -47,15 +47,18 @@ class ForcedLengthEngine:
     def __init__(self, network: Any, tokenizer: Any, batch_size: int) -> None:
         self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
-        from hardsoft.engines.local.decode import decode
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
+        from hardsoft.engines.local.decode import Generated, decode
         from hardsoft.engines.local.tokens import encode
 
-        lengths = [study_length(chat) for chat in chats]
-        prompts = encode(self._tokenizer, chats)
-        for finished in decode(
-            self._network, prompts, self._batch_size, max(lengths), lambda row, tokens: len(tokens) == lengths[row]
-        ):
+        some = list(chats)
+        lengths = [study_length(chat) for chat in some]
+        prompts = enumerate(encode(self._tokenizer, some))
+
+        def stop(row: Generated) -> bool:
+            return len(row.tokens) == lengths[row.row]
+
+        for finished in decode(self._network, prompts, self._batch_size, max(lengths), stop):
             on_results([(one.row, Completion(self._tokenizer.decode(one.tokens), "stop", len(one.tokens))) for one in finished])
 
 
@@ -78,10 +81,10 @@ class Notebook:
     def __init__(self, network: Any, tokenizer: Any, lengths: Callable[[Chat], int] | None = None) -> None:
         self._network, self._tokenizer, self._lengths = network, tokenizer, lengths
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         from benchmarks import notebook
 
-        for row, text in enumerate(notebook.complete(self._network, self._tokenizer, chats, self._lengths)):
+        for row, text in enumerate(notebook.complete(self._network, self._tokenizer, list(chats), self._lengths)):
             on_results([(row, Completion(text, "stop", 0))])
 
 
@@ -140,15 +143,15 @@ def stored_rates(config: Config, skills: list[str], completions: dict[int, Compl
     prompt, rates = read_prompt(config.prompt), []
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder, "rows.sqlite"))
-        store.put(
-            setting_of(config),
-            [(canonical(prompt.messages(skill)), asdict(completions[row])) for row, skill in enumerate(skills)],
-        )
+        setting = completion_setting(config, "cpu")
+        keys = make_keys(setting, (canonical(prompt.messages(skill)) for skill in skills))
+        store.put(setting, [(key, asdict(completions[row])) for row, key in enumerate(keys)])
         for _ in range(rounds):
             begin = time.perf_counter()
             completed = complete(config, prompt, skills, store)
+            assert len(list(completed.read(range(len(skills))))) == len(skills)
             rates.append(len(skills) / (time.perf_counter() - begin))
-            assert not completed.computed
+            assert not completed.answers.asked
     return rates
 
 
@@ -174,15 +177,16 @@ def main() -> None:
     label_chats = [read_prompt(label.prompt).messages(skill) for skill in skills]
     network, tokenizer = load(reason.model, reason.quantization, "cpu")
     batch_size, limit, cores = reason.engine.batch_size, reason.prompt.max_new_tokens, physical_cores()
+    share = max(batch_size, len(skills) // (8 * cores))
     notebook = Notebook(network, tokenizer)
     packed, _ = load(reason.model, reason.quantization, "cpu")
     pack_linears(packed)
     single = LocalEngine(packed, tokenizer, batch_size, limit)
 
     with (
-        Pool([partial(local_engine, reason, "cpu")] * cores, threads=1) as pool,
-        Pool([partial(local_engine, label, "cpu")] * cores, threads=1) as label_pool,
-        Pool([partial(forced_length_engine, reason)] * cores, threads=1) as forced_pool,
+        Pool([partial(local_engine, reason, "cpu", share)] * cores, share, threads=1) as pool,
+        Pool([partial(local_engine, label, "cpu", share)] * cores, share, threads=1) as label_pool,
+        Pool([partial(forced_length_engine, reason)] * cores, share, threads=1) as forced_pool,
     ):
         rates = compare(
             {

@@ -29,7 +29,7 @@ from benchmarks.lengths import SHARES, TOKENS
 from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
 from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.files import to_json
-from hardsoft.engines.local.decode import decode
+from hardsoft.engines.local.decode import Generated, decode
 from hardsoft.engines.local.loading import bitsandbytes_config
 from hardsoft.engines.local.score import score
 from hardsoft.engines.memory import peak_memory_mb
@@ -81,7 +81,11 @@ def generate(network: Any, prompts: list[list[int]], lengths: list[int], slots: 
 
 def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, drafting: bool = False) -> float:
     begin = now()
-    ends = decode(network, prompts, slots, max(lengths), lambda row, tokens: len(tokens) == lengths[row], drafting=drafting)
+
+    def stop(row: Generated) -> bool:
+        return len(row.tokens) == lengths[row.row]
+
+    ends = decode(network, enumerate(prompts), slots, max(lengths), stop, drafting=drafting)
     assert sum(len(row.tokens) for finished in ends for row in finished) == sum(lengths)
     return now() - begin
 
@@ -111,7 +115,7 @@ def continuous(network: Any, prompts: list[list[int]], lengths: list[int], slots
 
 def scoring(network: Any, prompts: list[list[int]], lengths: list[int], slots: int) -> float:
     begin = now()
-    assert sum(map(len, score(network, prompts, slots, [1, 2, 3]))) == len(prompts)
+    assert sum(map(len, score(network, enumerate(prompts), slots, [1, 2, 3]))) == len(prompts)
     return now() - begin
 
 

@@ -19,8 +19,8 @@ from hardsoft.config.schema import load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
 from hardsoft.prompting.prompts import read_prompt
-from hardsoft.store.key import setting_of
-from hardsoft.store.rows import Store, canonical, default_path
+from hardsoft.store.key import completion_setting
+from hardsoft.store.rows import Store, canonical, default_path, make_keys
 
 FILES = ("conf", "docs", "models/embedded/checkpoint", "src")
 COMPLETION = Completion("Step 1: a name.\nStep 2: It is learned and tested.\nAnswer: Hard", "stop", 27, (0.9, 0.06, 0.04))
@@ -50,10 +50,11 @@ def stored(count: int) -> dict[str, Any]:
     """Classify and clean with every row in the store."""
     skills = write_skills(count)
     config = load_config()
-    prompt, setting, store = read_prompt(config.prompt), setting_of(config), Store(default_path())
+    prompt, setting, store = read_prompt(config.prompt), completion_setting(config, "cpu"), Store(default_path())
     for start in range(0, count, 10_000):
         some = skills[start : start + 10_000]
-        store.put(setting, [(canonical(prompt.messages(skill)), asdict(COMPLETION)) for skill in some])
+        keys = make_keys(setting, (canonical(prompt.messages(skill)) for skill in some))
+        store.put(setting, [(key, asdict(COMPLETION)) for key in keys])
     return {"classify": run_stage("classify"), "clean": run_stage("clean")}
 
 

@@ -140,7 +140,7 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
     checkpoint = Path("models/embedded/checkpoint")
     shutil.copytree(ROOT / checkpoint, checkpoint)
     (checkpoint / "model.safetensors").write_bytes(b"broken")
-    model = ModelConfig(name=str(checkpoint), revision=None, gated=False, dtype="float32", dep=str(checkpoint))
+    model = ModelConfig(source="folder", name=str(checkpoint), revision=None, gated=False, dtype="float32", dep=str(checkpoint))
     with pytest.raises(InputError, match="models/embedded/checkpoint: cannot be loaded: "):
         load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
 

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from hardsoft.store.rows import default_path
 from tests.conftest import ROOT, Repository
 from tests.test_engine import complete, text
 from tests.test_pipeline import header_and_rows
@@ -32,7 +33,7 @@ def classify(repository: Repository, *options: str) -> dict[str, object]:
 
 
 def stored(repository: Repository) -> int:
-    path = repository.path / ".cache/rows.sqlite"
+    path = repository.path / default_path()
     if not path.exists():
         return 0
     try:

@@ -66,7 +66,7 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         ("quantization.method=nf3", "quantization.method: Input should be 'none', 'nf4', 'fp4' or 'int8'"),
         ("data.path=/tmp/mine.csv", "data.path: lies outside the repository"),
         ("quantization.dequantize=true", "quantization: dequantize is for nf4 and fp4; with none it must be false"),
-        ("model.dep=conf/model/embedded.yaml", "model: revision must pin a commit of models/embedded/checkpoint"),
+        ("model.dep=conf/model/embedded.yaml", "model: dep must be the checkpoint folder models/embedded/checkpoint"),
         ("engine.processes=0", "engine.processes: Input should be greater than 0"),
         ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),
         ("prompt", "Error parsing override 'prompt'"),

@@ -1,7 +1,7 @@
 """The decode loop and label scoring, against plain `generate` and plain forward passes over whole prompts."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -19,10 +19,10 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.decode import Generated, Stop, decode
+from hardsoft.engines.local.lookahead import Lookahead, common_prefix
 from hardsoft.engines.local.packing import PackedLinear, pack_linears
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
-from hardsoft.engines.local.prefixed import common_prefix
 from hardsoft.engines.local.score import score
 
 VOCABULARY = 97
@@ -66,14 +66,18 @@ def generated_alone(network: Any, prompt: list[int], limit: int = LIMIT) -> list
     return tokens[len(prompt) :]
 
 
-def at_eos(row: int, tokens: list[int]) -> bool:
-    return tokens[-1] == 2
+def at_eos(row: Generated) -> bool:
+    return row.tokens[-1] == 2
 
 
-def run(
-    network: Any, prompts: Prompts, slots: int, stop: Callable[[int, list[int]], bool] = at_eos, **options: Any
-) -> list[Generated]:
-    rows = {one.row: one for some in decode(network, prompts, slots, LIMIT, stop, **options) for one in some}
+def never(row: Generated) -> bool:
+    return False
+
+
+def run(network: Any, prompts: Prompts, slots: int, stop: Stop = at_eos, **options: Any) -> list[Generated]:
+    finished = [one for some in decode(network, enumerate(prompts), slots, LIMIT, stop, **options) for one in some]
+    rows = {one.row: one for one in finished}
+    assert len(rows) == len(finished), "a row was finished twice"
     return [rows[row] for row in range(len(prompts))]
 
 
@@ -93,17 +97,64 @@ def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: b
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30), st.integers(1, 20), st.integers(1, 50))
-def test_ragged_prompts_of_every_kind(seed: int, rows: int, prefix: int, longest: int, slots: int) -> None:
-    network, prompts = llama(4, 2), make_prompts(seed, rows, prefix, longest)
-    assert [row.tokens for row in run(network, prompts, slots)] == [generated_alone(network, prompt) for prompt in prompts]
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.integers(1, 15), st.integers(0, 30), st.integers(1, 20)), min_size=1, max_size=3
+    ),
+    st.integers(1, 50),
+    st.integers(1, 40),
+)
+def test_ragged_prompts_of_every_kind(kinds: list[tuple[int, int, int, int]], slots: int, window: int) -> None:
+    """Sets of prompts one after another, each with a prefix of its own, that windows cut anywhere."""
+    network, prompts = llama(4, 2), [prompt for kind in kinds for prompt in make_prompts(*kind)]
+    expected = [generated_alone(network, prompt) for prompt in prompts]
+    assert [row.tokens for row in run(network, prompts, slots, window=window)] == expected
+
+
+def test_rows_are_taken_as_there_is_room_and_slots_never_run_empty() -> None:
+    """At most a window is held beside the rows in slots, and the end of a window drains nothing."""
+    network, prompts = llama(4, 2), make_prompts(11, 200, 20, 6)
+    pulled = done = passes = 0
+
+    def rows() -> Iterator[tuple[int, list[int]]]:
+        nonlocal pulled
+        for row, prompt in enumerate(prompts):
+            pulled += 1
+            yield row, prompt
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    hook = network.register_forward_pre_hook(count)
+    for finished in decode(network, rows(), 8, LIMIT, never, window=20, drafting=False):
+        done += len(finished)
+        assert pulled - done <= 8 + 20
+    hook.remove()
+    assert done == 200
+    rounds = 200 / 8
+    assert passes <= rounds * LIMIT + 2, "a prefill and the steps of full slots, but for the prefix and the last round"
+
+
+def test_a_row_that_begins_otherwise_waits_until_no_slot_is_live() -> None:
+    network, prompts = llama(4, 2), make_prompts(12, 30, 20, 6)
+    prompts[17] = [5, *prompts[17]]
+    ahead = Lookahead(enumerate(prompts), 10)
+    assert ahead.renew()
+    assert ahead.prefix == prompts[0][:20]
+    given = [row for row, _ in ahead.take(100)]
+    assert sorted(given) == [row for row in range(20) if row != 17]
+    assert not ahead.waits()
+    assert ahead.renew()
+    assert [row for row, _ in ahead.take(1)] == [17]
+    assert [row.tokens for row in run(network, prompts, 4, window=10)] == [generated_alone(network, one) for one in prompts]
 
 
 def test_rows_that_stop_at_once_and_rows_that_never_do() -> None:
     network, prompts = llama(4, 2), make_prompts(3, 30, 10, 5)
-    endless = run(network, prompts, 8, lambda row, tokens: False)
+    endless = run(network, prompts, 8, never)
     assert all(len(row.tokens) == LIMIT and not row.stopped for row in endless)
-    mixed = run(network, prompts, 8, lambda row, tokens: row % 3 == 0 or len(tokens) == row)
+    mixed = run(network, prompts, 8, lambda row: row.row % 3 == 0 or len(row.tokens) == row.row)
     for row, whole in zip(mixed, endless, strict=True):
         length = 1 if row.row % 3 == 0 else min(row.row, LIMIT)
         assert row.tokens == whole.tokens[:length]
@@ -123,10 +174,10 @@ def test_drafts_are_taken_and_save_steps() -> None:
     network, prompts = llama(4, 2), make_prompts(5, 4, 10, 1) * 30
     steps = []
     hook = network.register_forward_pre_hook(lambda *_: steps.append(1))
-    without = run(network, prompts, 8, lambda row, tokens: False, drafting=False)
+    without = run(network, prompts, 8, never, drafting=False)
     plain_steps = len(steps)
     steps.clear()
-    assert run(network, prompts, 8, lambda row, tokens: False) == without
+    assert run(network, prompts, 8, never) == without
     hook.remove()
     assert len(steps) < 0.7 * plain_steps
 
@@ -142,11 +193,12 @@ def test_logits_of_watched_tokens_are_recorded_where_one_is_generated() -> None:
             torch.testing.assert_close(torch.tensor(logits), whole, atol=1e-4, rtol=1e-4)
 
 
-def test_scores_are_those_of_whole_prompts() -> None:
+@pytest.mark.parametrize("window", [7, 1000])
+def test_scores_are_those_of_whole_prompts(window: int) -> None:
     candidates = [10, 20, 30]
     for network in (llama(4, 4), llama(4, 2, True)):
         prompts = make_prompts(7, 50, 20, 9)
-        scores = dict(pair for pairs in score(network, prompts, 8, candidates) for pair in pairs)
+        scores = dict(pair for pairs in score(network, enumerate(prompts), 8, candidates, window) for pair in pairs)
         for row, prompt in enumerate(prompts):
             with torch.inference_mode():
                 whole = llama(4, network.config.num_key_value_heads)(torch.tensor([prompt])).logits[0, -1, candidates].softmax(-1)
@@ -157,7 +209,7 @@ def test_scores_are_those_of_whole_prompts() -> None:
 def test_the_network_is_as_it_was_afterwards() -> None:
     network, prompts = llama(4, 2), make_prompts(8, 5, 10, 3)
     before = network.config._attn_implementation
-    for _ in decode(network, prompts, 2, LIMIT, at_eos):
+    for _ in decode(network, enumerate(prompts), 2, LIMIT, at_eos):
         break  # the caller may also stop half-way
     assert network.config._attn_implementation == before
 
@@ -181,9 +233,9 @@ def test_a_sliding_window_is_refused_only_when_it_would_matter() -> None:
     narrow = MistralForCausalLM(small(MistralConfig, sliding_window=8, **shape)).eval()
     with pytest.raises(NotImplementedError, match="sliding window"):
         run(narrow, prompts, 4)
-    rows = {one.row: one for some in decode_plainly(narrow, prompts, 4, LIMIT, at_eos) for one in some}
+    rows = {one.row: one for some in decode_plainly(narrow, enumerate(prompts), 4, LIMIT, at_eos) for one in some}
     assert [rows[row].tokens for row in range(10)] == [generated_alone(narrow, prompt) for prompt in prompts]
-    probabilities = dict(pair for pairs in score_plainly(narrow, prompts, 4, [5, 6]) for pair in pairs)
+    probabilities = dict(pair for pairs in score_plainly(narrow, enumerate(prompts), 4, [5, 6]) for pair in pairs)
     assert all(abs(sum(probabilities[row]) - 1) < 1e-6 for row in range(10))
 
 

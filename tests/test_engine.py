@@ -31,7 +31,12 @@ from tests.conftest import ROOT
 CHECKPOINT = ROOT / "models/embedded/checkpoint"
 PROMPTS = sorted(path.stem for path in (ROOT / "conf/prompt").glob("*.yaml"))
 MODEL = ModelConfig(
-    name=str(CHECKPOINT.relative_to(ROOT)), revision=None, gated=False, dtype="float32", dep=str(CHECKPOINT.relative_to(ROOT))
+    source="folder",
+    name=str(CHECKPOINT.relative_to(ROOT)),
+    revision=None,
+    gated=False,
+    dtype="float32",
+    dep=str(CHECKPOINT.relative_to(ROOT)),
 )
 Method = Literal["none", "nf4", "fp4", "int8"]
 
@@ -198,7 +203,9 @@ def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -
     prompts = encode(tokenizer, chats(skills, name))
     stop = tokenizer.eos_token_id
     expected = {
-        one.row: one for some in decode_plainly(network, prompts, 64, 60, lambda _, tokens: tokens[-1] == stop) for one in some
+        one.row: one
+        for some in decode_plainly(network, enumerate(prompts), 64, 60, lambda row: row.tokens[-1] == stop)
+        for one in some
     }
     if packed:
         network, _ = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")

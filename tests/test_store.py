@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -15,15 +17,21 @@ from hypothesis import strategies as st
 
 from hardsoft.config.schema import Config, load_config
 from hardsoft.core.errors import InputError
-from hardsoft.store.key import setting_of
-from hardsoft.store.rows import Store, default_path
+from hardsoft.store.ask import OnValues, ask
+from hardsoft.store.key import completion_setting
+from hardsoft.store.rows import Store, Value, default_path, make_keys
 from tests.conftest import ROOT
 
 numbers = count()
 SETTING = {"kind": "test", "model": {"name": "m"}}
+QUESTIONS = [f"question {number}" for number in range(200)]
 
 
-def value(text: str) -> dict[str, object]:
+def keys(questions: Sequence[str] = QUESTIONS) -> list[bytes]:
+    return list(make_keys(SETTING, questions))
+
+
+def value(text: str) -> Value:
     return {"text": text, "probabilities": [0.1, 0.2, 0.7]}
 
 
@@ -32,31 +40,33 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".cache" / "rows.sqlite"
 
 
-def fill(path: Path, rows: int = 200) -> list[str]:
-    questions = [f"question {number}" for number in range(rows)]
-    Store(path).put(SETTING, [(question, value(f"answer to {question}")) for question in questions])
-    return questions
+def fill(path: Path) -> None:
+    Store(path).put(SETTING, [(key, value(f"answer to {question}")) for key, question in zip(keys(), QUESTIONS, strict=True)])
 
 
 def test_what_was_stored_is_found_and_nothing_else(path: Path) -> None:
-    questions = fill(path)
-    found = Store(path).get(SETTING, ["new", *questions, questions[0]])
-    assert sorted(found) == list(range(1, 202))
-    assert found[1] == found[201] == value("answer to question 0")
-    assert Store(path).get({**SETTING, "model": {"name": "other"}}, questions) == {}
+    fill(path)
+    wanted = keys(["new", *QUESTIONS])
+    assert Store(path).find(SETTING, wanted) == set(wanted[1:])
+    found = Store(path).get(wanted)
+    assert found == {key: value(f"answer to {question}") for key, question in zip(wanted[1:], QUESTIONS, strict=True)}
+    assert Store(path).get(list(make_keys({**SETTING, "model": {"name": "other"}}, QUESTIONS))) == {}
 
 
 def test_the_first_value_stays(path: Path) -> None:
-    store = Store(path)
-    store.put(SETTING, [("q", value("first"))])
-    store.put(SETTING, [("q", value("second"))])
-    assert store.get(SETTING, ["q"]) == {0: value("first")}
+    store, (key,) = Store(path), keys(["q"])
+    store.put(SETTING, [(key, value("first"))])
+    store.put(SETTING, [(key, value("second"))])
+    assert store.get([key]) == {key: value("first")}
 
 
-def test_no_path_no_store() -> None:
+def test_without_a_path_rows_end_with_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     store = Store(None)
-    store.put(SETTING, [("q", value("a"))])
-    assert store.get(SETTING, ["q"]) == {}
+    store.put(SETTING, [(key, value("a")) for key in keys()])
+    assert len(store.get(keys())) == 200
+    assert Store(None).get(keys()) == {}
+    assert not list(tmp_path.iterdir())
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -64,19 +74,62 @@ def test_no_path_no_store() -> None:
 def test_any_text_comes_back(tmp_path: Path, rows: dict[str, str]) -> None:
     store = Store(tmp_path / "any.sqlite")
     setting = {"kind": "any", "number": next(numbers)}
-    store.put(setting, [(question, {"text": text}) for question, text in rows.items()])
-    assert store.get(setting, list(rows)) == {place: {"text": text} for place, text in enumerate(rows.values())}
+    stored = {key: {"text": text} for key, text in zip(make_keys(setting, rows), rows.values(), strict=True)}
+    store.put(setting, stored.items())
+    assert store.get(list(stored)) == stored
 
 
-def test_a_damaged_file_never_gives_a_wrong_answer(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    questions = fill(path)
+def test_only_the_rows_that_the_store_lacks_are_asked_and_each_is_stored_as_it_arrives(path: Path) -> None:
+    fill(path)
+    questions = [f"question {number}" for number in range(190, 1400)]
+    asked: list[int] = []
+
+    def answer(rows: Sequence[int], keep: OnValues) -> None:
+        asked.extend(rows)
+        keep([(rows[0], value("now"))])
+        assert Store(path).get(keys([questions[rows[0]]])), "not stored before the others are there"
+        keep([(row, value("now")) for row in rows[1:-1]])  # the last one fails
+
+    answers = ask(Store(path), SETTING, len(questions), questions.__getitem__, answer)
+    assert sorted(asked) == list(range(10, 1210))
+    assert asked != sorted(asked), "in the order of names"
+    failed = asked[-1]
+    expected = [value(f"answer to {question}") for question in questions[:10]] + [value("now")] * 1200
+    assert list(answers.read()) == [None if row == failed else one for row, one in enumerate(expected)]
+
+    again: list[int] = []
+    ask(Store(path), SETTING, len(questions), questions.__getitem__, lambda rows, keep: again.extend(rows))
+    assert again == [failed]
+    assert list(ask(Store(path), SETTING, 0, questions.__getitem__, lambda rows, keep: again.extend(rows)).read()) == []
+
+
+def test_a_setting_that_was_guessed_wrong_is_looked_up_anew(path: Path) -> None:
+    fill(path)
+    asked: list[int] = []
+
+    def answers(guess: str, true: str) -> list[Value | None]:
+        asked.clear()
+        settings = [{**SETTING, "model": {"name": name}} for name in (guess, true)]
+        found = ask(Store(path), settings[0], 200, QUESTIONS.__getitem__, lambda rows, _: asked.extend(rows), lambda: settings[1])
+        return list(found.read())
+
+    stored = [value(f"answer to {question}") for question in QUESTIONS]
+    assert (answers("other", "m"), asked) == (stored, [])
+    assert (answers("m", "other"), asked) == (stored, []), "nothing is missing, so nothing need be settled"
+    assert answers("other", "third") == [None] * 200
+    assert len(asked) == 200
+
+
+def test_a_damaged_file_never_gives_a_wrong_answer(path: Path) -> None:
+    fill(path)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     good = path.read_bytes()
     draw = random.Random(1)
-    set_aside = 0
-    for trial in range(120):
+    refused = []
+    right = {key: value(f"answer to {question}") for key, question in zip(keys(), QUESTIONS, strict=True)}
+    for trial in range(20):
         for file in path.parent.iterdir():
             file.unlink()
         damaged = bytearray(good)
@@ -86,66 +139,77 @@ def test_a_damaged_file_never_gives_a_wrong_answer(path: Path, capsys: pytest.Ca
             if damaged:
                 damaged[draw.randrange(len(damaged))] = draw.randrange(256)
         path.write_bytes(damaged)
-        store = Store(path)
-        found = store.get(SETTING, questions)
-        assert all(found[row] == value(f"answer to {questions[row]}") for row in found)
-        store.put(SETTING, [(question, value(f"answer to {question}")) for question in questions])
-        assert all(found == value(f"answer to {questions[row]}") for row, found in Store(path).get(SETTING, questions).items())
-        store.summary()
-        set_aside += any("corrupt" in file.name for file in path.parent.iterdir())
-    assert set_aside > 20
-    assert "is corrupt: set aside as rows.sqlite.corrupt-1" in capsys.readouterr().err
+        try:
+            store = Store(path)
+            assert all(right[key] == found for key, found in store.get(keys()).items())
+            store.find(SETTING, keys())
+            store.summary()
+        except InputError as error:
+            refused.append(str(error))
+        assert path.exists()
+    assert len(refused) > 5
+    assert all(line.startswith(f"{path}: damaged (") for line in refused)
+    assert all(line.endswith("move it away, or run with --no-store") for line in refused)
 
 
-@pytest.mark.parametrize("content", [b"no database at all", b"", b"SQLite format 3\0" + b"\xff" * 4000])
-def test_a_file_that_is_no_store_is_set_aside(path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_file_that_is_no_store_is_one_clear_line(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    questions = fill(path)
-    assert len(Store(path).get(SETTING, questions)) == 200
+    with pytest.raises(InputError, match=r"rows\.sqlite: damaged .*move it away, or run with --no-store"):
+        Store(path).find(SETTING, keys())
+    assert path.read_bytes() == content
 
 
-def test_another_programs_database_is_set_aside(path: Path) -> None:
+def test_another_programs_database_is_one_clear_line(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE row (something TEXT)")
     connection.close()
-    assert len(Store(path).get(SETTING, fill(path))) == 200
-    assert (path.parent / "rows.sqlite.corrupt-1").exists()
+    with pytest.raises(InputError, match="damaged"):
+        fill(path)
 
 
 WRITER = """
 import sys
-from itertools import count
 from pathlib import Path
-from hardsoft.store.rows import Store
+from hardsoft.store.rows import Store, make_keys
+me = sys.argv[2]
 store = Store(Path(sys.argv[1]))
-for number in range(300):
-    question = f"question {number}"
-    store.put({"kind": "test"}, [(question, {"text": f"answer to {question}"})])
-    assert store.get({"kind": "test"}, [question]) == {0: {"text": f"answer to {question}"}}
+for number in range(150):
+    shared, own = make_keys({"kind": "test"}, [f"question {number}", f"question {number} of {me}"])
+    store.put({"kind": "test"}, [(shared, {"text": f"answer {number}"}), (own, {"text": me})])
+    assert store.get([shared, own]) == {shared: {"text": f"answer {number}"}, own: {"text": me}}
 """
 
 
-def test_several_processes_share_it(path: Path) -> None:
+def test_several_processes_share_it_and_none_loses_a_row(path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment) for _ in range(4)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0, 0]
-    assert len(Store(path).get({"kind": "test"}, [f"question {number}" for number in range(300)])) == 300
+    names = ["a", "b", "c", "d"]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], env=environment) for name in names]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0, 0]
+    questions = {f"question {number}": f"answer {number}" for number in range(150)}
+    questions |= {f"question {number} of {name}": name for number in range(150) for name in names}
+    found = Store(path).get(list(make_keys({"kind": "test"}, questions)))
+    assert list(found.values()) != []
+    assert {key: one["text"] for key, one in found.items()} == dict(
+        zip(make_keys({"kind": "test"}, questions), questions.values(), strict=True)
+    )
 
 
 FULL = """
 import resource, sys
 from pathlib import Path
 from hardsoft.core.errors import InputError
-from hardsoft.store.rows import Store
+from hardsoft.store.rows import Store, make_keys
 path = Path(sys.argv[1])
 store = Store(path)
-store.put({"kind": "test"}, [("before", {"text": "kept"})])
+before, *keys = make_keys({"kind": "test"}, ["before", *map(str, range(1000))])
+store.put({"kind": "test"}, [(before, {"text": "kept"})])
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 try:
-    for number in range(1000):
-        store.put({"kind": "test"}, [(f"question {number}", {"text": "x" * 2000})])
+    for key in keys:
+        store.put({"kind": "test"}, [(key, {"text": "x" * 2000})])
 except InputError as error:
     print(error)
 """
@@ -157,20 +221,22 @@ def test_a_full_disk_is_one_clear_line_and_keeps_what_is_there(path: Path) -> No
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("\n") == 1
     assert "rows stored before are kept" in run.stdout
-    assert Store(path).get({"kind": "test"}, ["before", "question 0"]) == {0: {"text": "kept"}, 1: {"text": "x" * 2000}}
+    before, first = make_keys({"kind": "test"}, ["before", "0"])
+    assert Store(path).get([before, first]) == {before: {"text": "kept"}, first: {"text": "x" * 2000}}
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / ".cache").write_text("a file", encoding="utf-8")
     with pytest.raises((InputError, OSError), match=r"\.cache"):
-        Store(tmp_path / ".cache" / "rows.sqlite").put(SETTING, [("q", value("a"))])
+        Store(tmp_path / ".cache" / "rows.sqlite").put(SETTING, [(key, value("a")) for key in keys(["q"])])
 
 
-def test_it_is_shown_and_pruned(path: Path) -> None:
-    questions = fill(path)
-    store = Store(path)
-    store.get(SETTING, questions[:50])
-    store.put({"kind": "new"}, [("q", value("a"))])
+def test_it_is_shown_and_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    path = tmp_path / default_path()
+    fill(path)
+    (key,) = make_keys({"kind": "new"}, ["q"])
+    Store(path).put({"kind": "new"}, [(key, value("a"))])
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE setting SET used = used - 40 WHERE text LIKE '%test%'")
     connection.close()
@@ -178,27 +244,28 @@ def test_it_is_shown_and_pruned(path: Path) -> None:
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "hardsoft.store", *arguments]
-        return subprocess.run(command, cwd=path.parents[1], env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
     lines = run().splitlines()
-    assert lines[0].startswith(".cache/rows.sqlite: ")
-    assert [line.split()[:3:2] for line in lines[2:]] == [["1", "0"], ["200", "50"]]
+    assert lines[0].startswith(".cache/rows-2.sqlite: ")
+    assert [(line.split()[0], line.split()[2]) for line in lines[2:]] == [("1", "0"), ("200", "40")]
     assert lines[3].endswith("test m")
     for wrong in ("-1", "x", "nan"):
         with pytest.raises(subprocess.CalledProcessError) as error:
             run("--prune", wrong)
         assert error.value.returncode == 1
         assert "0 or more" in error.value.stderr
-    assert "200 rows deleted" in run("--prune", "30")
-    assert "1 rows deleted" in run("--prune", "0")
-    assert Store(path).get(SETTING, questions) == {}
+    Store(path).find(SETTING, keys())  # a use
+    assert "0 rows deleted" in run("--prune", "30")
+    assert "201 rows deleted" in run("--prune", "0")
+    assert Store(path).get(keys()) == {}
 
 
-def test_its_place_is_the_main_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_place_is_the_main_repository_and_its_name_tells_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert default_path() == Path(".cache/rows.sqlite")
+    assert default_path() == Path(".cache/rows-2.sqlite")
     monkeypatch.setenv("DVC_ROOT", "/somewhere")
-    assert default_path() == Path("/somewhere/.cache/rows.sqlite")
+    assert default_path() == Path("/somewhere/.cache/rows-2.sqlite")
 
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:
@@ -208,7 +275,7 @@ def changed(config: Config, **sections: dict[str, object]) -> Config:
 def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     config = load_config()
-    usual = json.dumps(setting_of(config))
+    usual = json.dumps(completion_setting(config, "cpu"))
     half = changed(config, model={"dtype": "bfloat16"})
     others = [
         half,
@@ -217,28 +284,27 @@ def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path,
         changed(config, quantization={"method": "nf4", "dequantize": True}),
         changed(config, prompt={"max_new_tokens": 5}),
         changed(config, prompt={"mode": "label"}),
-        changed(config, model={"name": "org/model", "revision": "a" * 40}),
-        changed(config, model={"name": "org/model", "revision": "b" * 40}),
+        changed(config, model={"source": "hub", "name": "org/model", "revision": "a" * 40}),
+        changed(config, model={"source": "hub", "name": "org/model", "revision": "b" * 40}),
     ]
-    settings_of_all = [json.dumps(setting_of(one)) for one in others]
-    assert len({usual, *settings_of_all}) == len(others) + 1
+    settings_of_all = [json.dumps(completion_setting(one, "cpu")) for one in others]
+    settings_of_all.append(json.dumps(completion_setting(config, "cuda")))
+    assert len({usual, *settings_of_all}) == len(others) + 2
     # What cannot change fp32 text, or is part of the question, is not.
     for same in (changed(config, engine={"batch_size": 8, "processes": 2}), changed(config, prompt={"prefill": "x"})):
-        assert json.dumps(setting_of(same)) == usual
+        assert json.dumps(completion_setting(same, "cpu")) == usual
 
 
 def test_another_model_file_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
     shutil.copytree(ROOT / "models/embedded/checkpoint", tmp_path / "checkpoint")
     monkeypatch.chdir(ROOT)
     config = load_config()
     monkeypatch.chdir(tmp_path)
     config = changed(config, model={"name": "checkpoint", "dep": "checkpoint"})
-    before = setting_of(config)
-    assert setting_of(config) == before
+    before = completion_setting(config, "cpu")
+    assert completion_setting(config, "cpu") == before
     weights = tmp_path / "checkpoint" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert setting_of(config) != before
+    assert completion_setting(config, "cpu") != before

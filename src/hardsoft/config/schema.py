@@ -23,6 +23,7 @@ from yaml import YAMLError
 from hardsoft.core.errors import InputError
 
 PARAMS = "params.yaml"
+CODEBOOK = "docs/codebook.md"
 
 
 def _inside_repository(path: str) -> str:
@@ -62,8 +63,10 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
+    source: Literal["folder", "hub"]
+    """Where the model is: a checkpoint folder in the repository, or the Hugging Face hub."""
     name: str
-    """A checkpoint folder in the repository, or a model id of the Hugging Face hub."""
+    """The folder's path, or the model's id on the hub."""
     revision: str | None
     """The commit of a hub model; null for a folder."""
     gated: bool
@@ -72,14 +75,11 @@ class ModelConfig(Section):
     dep: RepositoryPath
     """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
 
-    @property
-    def local(self) -> bool:
-        """Whether the model is a folder in the repository rather than an id of the hub."""
-        return self.dep == self.name
-
     @model_validator(mode="after")
     def _pinned(self) -> Self:
-        if not self.local and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+        if self.source == "folder" and self.dep != self.name:
+            raise ValueError(f"dep must be the checkpoint folder {self.name}; source: hub takes a model of the hub")
+        if self.source == "hub" and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"revision must pin a commit of {self.name}, 40 hexadecimal digits: branches move")
         return self
 
@@ -101,14 +101,22 @@ class PromptConfig(Section):
     mode: Literal["reason", "label"]
     """Generate reasoning and the answer, or score the three labels in one forward pass."""
     template: RepositoryPath
+    codebook: bool = False
+    """Whether the template is given the codebook's text."""
     dep: RepositoryPath
-    """A second file that classify depends on: the codebook where the template uses it, else the option's own file."""
+    """A second file that classify depends on: the codebook where it is used, else the option's own file."""
     system: str
     prefill: str
     """How the assistant's turn begins; empty to leave that to the model."""
     max_new_tokens: PositiveInt
     contextual_calibration: bool = False
     """In label mode, divide the probabilities by those for inputs without content."""
+
+    @model_validator(mode="after")
+    def _depends_on_the_codebook(self) -> Self:
+        if self.codebook != (self.dep == CODEBOOK):
+            raise ValueError(f"with codebook: true, and only then, dep must be {CODEBOOK}")
+        return self
 
 
 class LocalEngineConfig(Section):

@@ -5,22 +5,41 @@ Knows the formats, not what the files are for.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
 from hardsoft.core.errors import InputError
 
 
+@contextmanager
+def writing(*paths: str) -> Iterator[list[TextIO]]:
+    """Text files to write to, which replace the old ones together at the end of the `with` block.
+
+    If anything fails before that, the old ones are as they were.
+    """
+    parts = [Path(f"{path}.part") for path in paths]
+    try:
+        with ExitStack() as stack:
+            for part in parts:
+                part.parent.mkdir(parents=True, exist_ok=True)
+            yield [stack.enter_context(open(part, "w", encoding="utf-8", newline="")) for part in parts]
+        for part, path in zip(parts, paths, strict=True):
+            os.replace(part, path)
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink()
+
+
 def write_outputs(outputs: Mapping[str, str]) -> None:
-    """Write several text files, path -> content, so that a failure half-way leaves the old ones as they were."""
-    for path, text in outputs.items():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{path}.part").write_text(text, encoding="utf-8")
-    for path in outputs:
-        os.replace(f"{path}.part", path)
+    """Write several text files, path -> content, all of them or none."""
+    with writing(*outputs) as files:
+        for file, text in zip(files, outputs.values(), strict=True):
+            file.write(text)
 
 
 def to_json(value: Any) -> str:
@@ -28,7 +47,7 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_jsonl(rows: list[dict[str, Any]]) -> str:
+def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     """One JSON object per line."""
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 

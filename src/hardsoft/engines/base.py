@@ -1,6 +1,6 @@
 """What an engine is: `complete(chats, on_results)`. Knows none of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from hardsoft.core.chat import Chat, Completion
@@ -14,5 +14,5 @@ class Engine(Protocol):
     def peak_memory_mb(self) -> float:
         """Megabytes of GPU memory on a GPU, else of main memory, summed over the engine's processes."""
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
-        """Complete every chat greedily, in whatever order is fast."""
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
+        """Complete every chat greedily, in whatever order is fast; chats are taken as there is room for them."""

@@ -1,4 +1,4 @@
-"""Many questions to an OpenAI-compatible server at once; shared by the server engine and the judge.
+"""Many questions to an OpenAI-compatible server at once; knows neither completions nor verdicts.
 
 The openai client does the transport: it retries timeouts, dropped connections, 408, 409, 429 (after its Retry-After) and 5xx with
 back-off. Here it is decided what a failure that outlasts the retries means: the end of the run when every other question would
@@ -7,7 +7,7 @@ fail too, else of that question alone.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,8 +16,9 @@ import openai
 
 from hardsoft.core.errors import InputError
 
+Question = TypeVar("Question")
 Answer = TypeVar("Answer")
-Ask = Callable[[openai.AsyncOpenAI, int], Awaitable[Answer]]
+Ask = Callable[[openai.AsyncOpenAI, Question], Awaitable[Answer]]
 
 FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 BAD_REQUEST = (openai.BadRequestError, openai.UnprocessableEntityError)
@@ -39,71 +40,83 @@ class Server:
     base_url: str | None
     """None is OpenAI itself, or OPENAI_BASE_URL in the environment."""
     concurrency: int
+    """Requests that are under way at once."""
     timeout_s: float
-    """Of one request."""
+    """Seconds that one request may take."""
     max_retries: int
 
     def ask_all(
-        self, count: int, ask: Ask[Answer], on_answer: Callable[[int, Answer], None], on_failure: Callable[[int, str], None]
+        self,
+        questions: Iterable[Question],
+        ask: Ask[Question, Answer],
+        on_answer: Callable[[int, Answer], None],
+        on_failure: Callable[[int, str], None],
     ) -> None:
-        """Ask questions 0 to count - 1, `concurrency` at a time; each ends in one call of on_answer or on_failure.
+        """Ask questions, `concurrency` at a time, taking them as there is room; each ends in one call of on_answer or on_failure.
 
         Raises:
             InputError: no server, no or a wrong key, an unknown model, or requests of a kind that the server refuses.
         """
         try:
-            asyncio.run(self._ask_all(count, ask, on_answer, on_failure))
+            asyncio.run(self._ask_all(questions, ask, on_answer, on_failure))
         except openai.OpenAIError as error:
             hint = "; does it run, and is base_url right?" if isinstance(error, openai.APIConnectionError) else ""
             raise InputError(f"{self.base_url or 'OpenAI'}: {explain(error)}{hint}") from None
 
     async def _ask_all(
-        self, count: int, ask: Ask[Answer], on_answer: Callable[[int, Answer], None], on_failure: Callable[[int, str], None]
+        self,
+        questions: Iterable[Question],
+        ask: Ask[Question, Answer],
+        on_answer: Callable[[int, Answer], None],
+        on_failure: Callable[[int, str], None],
     ) -> None:
-        places = asyncio.Semaphore(self.concurrency)
+        waiting = enumerate(questions)
         answered = failed = 0
         key = os.environ.get("OPENAI_API_KEY") or ("none" if self.base_url else None)
         async with openai.AsyncOpenAI(
             api_key=key, base_url=self.base_url, timeout=self.timeout_s, max_retries=self.max_retries
         ) as client:
 
-            async def ask_one(position: int) -> None:
+            async def ask_one(position: int, question: Question) -> None:
                 nonlocal answered, failed
-                async with places:
-                    try:
-                        answer = await self._patiently(client, ask, position)
-                    except (openai.OpenAIError, MalformedReplyError) as error:
-                        if getattr(error, "code", None) not in OF_THE_QUESTION:
-                            failed += 1
-                            if _is_fatal(error) or (not answered and isinstance(error, BAD_REQUEST)):
-                                raise
-                            if not answered and failed >= FAILURES_TO_GIVE_UP:
-                                raise InputError(
-                                    f"{self.base_url or 'OpenAI'}: {failed} questions failed before any was answered, "
-                                    f"the last by {explain(error)}"
-                                ) from None
-                        on_failure(position, explain(error))
-                    else:
-                        answered += 1
-                        on_answer(position, answer)
+                try:
+                    answer = await self._patiently(client, ask, question)
+                except (openai.OpenAIError, MalformedReplyError) as error:
+                    if getattr(error, "code", None) not in OF_THE_QUESTION:
+                        failed += 1
+                        if _is_fatal(error) or (not answered and isinstance(error, BAD_REQUEST)):
+                            raise
+                        if not answered and failed >= FAILURES_TO_GIVE_UP:
+                            raise InputError(
+                                f"{self.base_url or 'OpenAI'}: {failed} questions failed before any was answered, "
+                                f"the last by {explain(error)}"
+                            ) from None
+                    on_failure(position, explain(error))
+                else:
+                    answered += 1
+                    on_answer(position, answer)
 
-            tasks = [asyncio.create_task(ask_one(position)) for position in range(count)]
+            async def ask_one_after_another() -> None:
+                for position, question in waiting:
+                    await ask_one(position, question)
+
+            tasks = [asyncio.create_task(ask_one_after_another()) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
 
-    async def _patiently(self, client: openai.AsyncOpenAI, ask: Ask[Answer], position: int) -> Answer:
+    async def _patiently(self, client: openai.AsyncOpenAI, ask: Ask[Question, Answer], question: Question) -> Answer:
         """Ask again, after a growing pause, when the reply is malformed: the client retries all other faults itself."""
         pause = FIRST_PAUSE_S
         for _ in range(self.max_retries):
             try:
-                return await ask(client, position)
+                return await ask(client, question)
             except (MalformedReplyError, openai.APIResponseValidationError):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
-        return await ask(client, position)
+        return await ask(client, question)
 
 
 def explain(error: Exception) -> str:

@@ -1,10 +1,14 @@
-"""One engine in several processes: on a CPU one process per core with one thread each beats threads; on GPUs one per device."""
+"""One engine in several processes: on a CPU one process per core with one thread each beats threads; on GPUs one per device.
+
+Knows nothing of what the engines in them do.
+"""
 
 import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -14,21 +18,27 @@ from hardsoft.core.errors import InputError
 from hardsoft.engines.base import Engine, OnResults
 
 MakeEngine = Callable[[], Engine]
+BEGIN = "begin"
+"""Sent to a process: a set of chats is to be had."""
+MORE = None
+"""Sent by a process: it is ready, or has room for more chats; an empty list of them says that there are none."""
 
 
 class Pool:
     """Engines in processes of their own, until the end of a `with` block. This process need not import what they import."""
 
-    def __init__(self, makers: Sequence[MakeEngine], threads: int | None) -> None:
+    def __init__(self, makers: Sequence[MakeEngine], share: int, threads: int | None) -> None:
         """
         Args:
             makers: one for each process; they are pickled.
+            share: chats that a process is given at once, whenever it has room.
             threads: of each process; None leaves that to its libraries.
 
         Raises:
             InputError: a process cannot make its engine.
         """
         self.peak_memory_mb = 0.0
+        self._share = share
         context = multiprocessing.get_context("spawn")
         self._processes, self._connections = [], []
         for make in makers:
@@ -45,32 +55,39 @@ class Pool:
             self._end()
             raise
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
-        """Deal the chats out and pass on what the processes answer.
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
+        """Hand the chats out to processes as they have room, and pass on what these answer.
 
         Raises:
             InputError: one that a process raised, or a process died.
         """
-        working: dict[Connection, tuple[int, range]] = {}
-        memory = [0.0] * len(self._connections)
-        for number, mine in enumerate(self._connections):
-            rows = range(number, len(chats), len(self._connections))
-            with contextlib.suppress(BrokenPipeError):  # reading from it below tells more
-                mine.send([chats[row] for row in rows])
-            working[mine] = (number, rows)
+        waiting = enumerate(chats)
+        working = {connection: number for number, connection in enumerate(self._connections)}
+        rows: list[list[int]] = [[] for _ in working]
+        memory = [0.0] * len(rows)
+        for number in range(len(rows)):
+            self._send(number, BEGIN)
         while working:
             for connection in [one for one in wait(list(working)) if isinstance(one, Connection)]:
-                number, rows = working[connection]
+                number = working[connection]
                 message = self._receive(number)
-                if isinstance(message, float):
+                if message is MORE:
+                    some = list(islice(waiting, self._share))
+                    rows[number] += [row for row, _ in some]
+                    self._send(number, [chat for _, chat in some])
+                elif isinstance(message, float):
                     memory[number] = message
                     del working[connection]
                 else:
-                    on_results([(rows[place], completion) for place, completion in message])
+                    on_results([(rows[number][place], completion) for place, completion in message])
         self.peak_memory_mb = sum(memory)
 
+    def _send(self, number: int, message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # reading from it tells more
+            self._connections[number].send(message)
+
     def _receive(self, number: int) -> Any:
-        """The next message of a process: it is ready (None), some results, or its peak memory after the last of them."""
+        """The next message of a process: MORE, some results, or its peak memory after the last of them."""
         try:
             message = self._connections[number].recv()
         except (EOFError, ConnectionResetError):
@@ -106,10 +123,20 @@ def _work(connection: Connection, make: MakeEngine, threads: int | None) -> None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = make()
-            connection.send(None)
+            connection.send(MORE)
             while True:
-                chats: list[Chat] = connection.recv()
-                engine.complete(chats, connection.send)
+                assert connection.recv() == BEGIN
+                engine.complete(_chats(connection), connection.send)
                 connection.send(engine.peak_memory_mb)
         except InputError as error:
             connection.send(error)
+
+
+def _chats(connection: Connection) -> Iterator[Chat]:
+    """Chats from the other end, asked for as the engine takes them."""
+    while True:
+        connection.send(MORE)
+        some: list[Chat] = connection.recv()
+        if not some:
+            return
+        yield from some

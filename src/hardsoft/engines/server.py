@@ -1,6 +1,6 @@
 """Any OpenAI-compatible chat server as an engine: vLLM, SGLang, llama.cpp, Ollama, transformers serve."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import openai
 from openai.types.chat import ChatCompletion
@@ -24,22 +24,18 @@ class ServerEngine:
 
     @property
     def peak_memory_mb(self) -> float:
-        """Of this process; the server's own memory is not seen from here."""
+        """Megabytes of this process; the server's own memory is not seen from here."""
         return peak_memory_mb()
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat; one that fails for good has the finish reason `error`, and its text says why.
 
         Raises:
             InputError: the server is down, or it refuses the key, the model or this kind of request.
         """
-
-        async def ask(client: openai.AsyncOpenAI, row: int) -> Completion:
-            return await self._complete(client, chats[row])
-
         self._server.ask_all(
-            len(chats),
-            ask,
+            chats,
+            self._complete,
             lambda row, completion: on_results([(row, completion)]),
             lambda row, reason: on_results([(row, Completion(reason, "error", 0))]),
         )

@@ -11,12 +11,19 @@ import psutil
 
 from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
 from hardsoft.engines.base import Engine
+from hardsoft.engines.local.lookahead import WINDOW
 from hardsoft.engines.pool import Pool
+
+WINDOWS = 8
+"""At least so many of them in each process, so that all processes end at about the same time."""
 
 
 @contextmanager
-def open_engine(config: Config, rows: int) -> Iterator[Engine]:
+def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
     """An engine for so many rows, until the end of the `with` block.
+
+    Args:
+        device: `cpu` or `cuda`, for a local engine.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -26,22 +33,21 @@ def open_engine(config: Config, rows: int) -> Iterator[Engine]:
 
         yield ServerEngine(config.engine, config.prompt.max_new_tokens)
         return
-    device = pick_device(config.engine)
     processes = count_processes(config, device, rows)
     if processes == 1:
         yield local_engine(config, device)
-    elif device == "cuda":
-        with Pool([partial(local_engine, config, f"cuda:{number}") for number in range(processes)], threads=None) as pool:
-            yield pool
-    else:
-        with Pool([partial(local_engine, config, "cpu")] * processes, threads=1) as pool:
-            yield pool
+        return
+    window = min(WINDOW, max(config.engine.batch_size, math.ceil(rows / (processes * WINDOWS))))
+    devices = [f"cuda:{number}" for number in range(processes)] if device == "cuda" else ["cpu"] * processes
+    makers = [partial(local_engine, config, one, window) for one in devices]
+    with Pool(makers, window, threads=None if device == "cuda" else 1) as pool:
+        yield pool
 
 
-def local_engine(config: Config, device: str) -> Engine:
+def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     """Load the configured model onto a device of this process."""
     assert isinstance(config.engine, LocalEngineConfig)
-    if config.model.local:
+    if config.model.source == "folder":
         os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
     from hardsoft.engines.local.engine import LocalEngine
     from hardsoft.engines.local.loading import load
@@ -50,16 +56,7 @@ def local_engine(config: Config, device: str) -> Engine:
     network, tokenizer = load(config.model, config.quantization, device)
     pack_linears(network)
     prompt = config.prompt
-    return LocalEngine(network, tokenizer, config.engine.batch_size, prompt.max_new_tokens, prompt.mode == "label")
-
-
-def pick_device(engine: LocalEngineConfig) -> str:
-    """`cpu` or `cuda`; `auto` is the GPU where there is one."""
-    if engine.device != "auto":
-        return engine.device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return LocalEngine(network, tokenizer, config.engine.batch_size, prompt.max_new_tokens, prompt.mode == "label", window)
 
 
 def count_processes(config: Config, device: str, rows: int) -> int:

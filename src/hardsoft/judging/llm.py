@@ -42,13 +42,12 @@ class OpenAIJudge:
         Raises:
             InputError: no key, a rejected key or option, an unknown model, or no server.
         """
-
-        async def ask(client: openai.AsyncOpenAI, row: int) -> Verdict:
-            return await self._verdict(client, skills[row])
-
         server = Server(None, self._option.concurrency, TIMEOUT_S, MAX_RETRIES)
         server.ask_all(
-            len(skills), ask, on_verdict, lambda row, reason: on_verdict(row, Verdict(None, JudgeOutcome.ERROR, rationale=reason))
+            skills,
+            self._verdict,
+            on_verdict,
+            lambda row, reason: on_verdict(row, Verdict(None, JudgeOutcome.ERROR, rationale=reason)),
         )
 
     async def _verdict(self, client: openai.AsyncOpenAI, skill: str) -> Verdict:

@@ -7,11 +7,9 @@ from pathlib import Path
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
-from hardsoft.config.schema import PromptConfig
+from hardsoft.config.schema import CODEBOOK, PromptConfig
 from hardsoft.core.chat import Chat
 from hardsoft.core.errors import InputError
-
-CODEBOOK = "docs/codebook.md"
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,13 @@ class Prompt:
             user = self._compiled.render(given)
         except TemplateError as error:
             raise InputError(
-                f"prompt template: {error}; it may use {sorted(given)} (codebook: set prompt.dep: docs/codebook.md)"
+                f"prompt template: {error}; it may use {sorted(given)} (codebook with prompt.codebook: true)"
             ) from None
         chat = [{"role": "system", "content": self.system}, {"role": "user", "content": user.strip()}]
         return [*chat, {"role": "assistant", "content": self.prefill}] if self.prefill else chat
 
 
 def read_prompt(option: PromptConfig) -> Prompt:
-    """Read a prompt option's template, and the codebook where the option depends on it."""
-    codebook = Path(CODEBOOK).read_text(encoding="utf-8") if option.dep == CODEBOOK else None
+    """Read a prompt option's template, and the codebook where the option uses it."""
+    codebook = Path(CODEBOOK).read_text(encoding="utf-8") if option.codebook else None
     return Prompt(option.system, Path(option.template).read_text(encoding="utf-8"), option.prefill, codebook)

@@ -1,40 +1,93 @@
 """Stage classify: a causal LM completes the prompt for every skill, or scores the three labels after it."""
 
 import argparse
-import os
-from collections.abc import Sequence
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import polars as pl
-
-from hardsoft.config.schema import Config, LocalEngineConfig, OpenAIJudgeConfig, load_config
-from hardsoft.core.chat import Completion, answer_text, scored_completion
+from hardsoft.config.device import find_device, guess_device
+from hardsoft.config.preflight import check_classify
+from hardsoft.config.schema import Config, load_config
+from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError
-from hardsoft.core.files import read_csv, to_json, to_jsonl, write_outputs
+from hardsoft.core.files import read_csv, to_json, to_jsonl, writing
 from hardsoft.core.labels import Label
-from hardsoft.core.progress import note
+from hardsoft.core.progress import Progress, note
 from hardsoft.core.runner import run
+from hardsoft.engines.start import open_engine
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.calibration import CONTENT_FREE, contextual_calibration
-from hardsoft.prompting.prompts import read_prompt
-from hardsoft.store.ask import Completed, complete
-from hardsoft.store.rows import Store, default_path
+from hardsoft.prompting.prompts import Prompt, read_prompt
+from hardsoft.store.ask import Answers, OnValues, ask
+from hardsoft.store.key import completion_setting
+from hardsoft.store.rows import Store, canonical, default_path
+
+OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv", "metrics/throughput.json")
+LOST = Completion("the row store lost it while the stage ran", "error", 0)
 
 
-def check_requirements(config: Config) -> None:
-    """Raise InputError naming everything that the run lacks, the judge's key too: better now than after hours of GPU work."""
-    missing = []
-    if isinstance(config.engine, LocalEngineConfig):
-        import torch
+@dataclass(frozen=True)
+class Completions:
+    """Completions of skills, and what it took to compute those that were not stored."""
 
-        if config.engine.device == "cuda" and not torch.cuda.is_available():
-            missing.append("a CUDA GPU (engine.device is cuda)")
-        if config.model.gated and not os.environ.get("HF_TOKEN"):
-            missing.append(f"HF_TOKEN in the environment ({config.model.name} is gated)")
-    if isinstance(config.judge, OpenAIJudgeConfig) and not os.environ.get("OPENAI_API_KEY"):
-        missing.append(f"OPENAI_API_KEY in the environment (the judge is {config.judge.model})")
-    if missing:
-        raise InputError(f"missing: {'; '.join(missing)}")
+    answers: Answers
+    errors: dict[int, Completion]
+    """Rows that failed for good: they are not stored, so that the next run asks again."""
+    tokens: int
+    """Generated now."""
+    seconds: float
+    """Of computing, loading excluded."""
+    peak_memory_mb: float | None
+    """Megabytes of the engine; None if there was nothing to compute."""
+
+    def read(self, rows: range) -> Iterator[Completion]:
+        """The completions of rows, from the store one after another."""
+        for row, value in zip(rows, self.answers.read(rows), strict=True):
+            yield self.errors.get(row, LOST) if value is None else _from_value(value)
+
+
+def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store) -> Completions:
+    """Complete the prompt for every skill: from the store as far as it has them, else by the configured engine.
+
+    Raises:
+        InputError: the engine cannot start or go on; what was stored by then stays.
+    """
+    errors: dict[int, Completion] = {}
+    tokens, seconds, memory = 0, 0.0, None
+
+    def answer(rows: Sequence[int], keep: OnValues) -> None:
+        nonlocal seconds, memory
+        check_classify(config)
+        device = find_device(config.engine)
+        with open_engine(config, device, len(rows)) as engine, Progress("classify", len(rows), "skills") as progress:
+
+            def on_results(results: list[tuple[int, Completion]]) -> None:
+                nonlocal tokens
+                keep([(rows[place], asdict(one)) for place, one in results if one.finish_reason != "error"])
+                errors.update({rows[place]: one for place, one in results if one.finish_reason == "error"})
+                tokens += sum(one.tokens for _, one in results)
+                progress.advance(len(results))
+
+            begin = time.perf_counter()
+            engine.complete((prompt.messages(skills[row]) for row in rows), on_results)
+            seconds, memory = time.perf_counter() - begin, engine.peak_memory_mb
+
+    answers = ask(
+        store,
+        completion_setting(config, guess_device(config.engine)),
+        len(skills),
+        lambda row: canonical(prompt.messages(skills[row])),
+        answer,
+        settle=lambda: completion_setting(config, find_device(config.engine)),
+    )
+    return Completions(answers, errors, tokens, seconds, memory)
+
+
+def _from_value(value: dict[str, Any]) -> Completion:
+    probabilities = value["probabilities"]
+    return Completion(value["text"], value["finish_reason"], value["tokens"], tuple(probabilities) if probabilities else None)
 
 
 def check_prompt(config: Config) -> None:
@@ -44,48 +97,39 @@ def check_prompt(config: Config) -> None:
         raise InputError(f'prompt.prefill {config.prompt.prefill!r}: in mode label it must be empty or end in "Answer:"')
 
 
-def calibrate(completions: Sequence[Completion], content_free: Sequence[Completion], prefill: str) -> list[Completion]:
-    """Scored completions with contextually calibrated probabilities, and the labels that follow from them.
+def calibrate(completion: Completion, leaning: Sequence[Probabilities], prefill: str) -> Completion:
+    """A scored completion with contextually calibrated probabilities, and the label that follows from them.
 
-    Completions without probabilities, which only an engine that cannot score gives, stay as they are.
+    One without probabilities, which only an engine that cannot score gives, stays as it is.
+
+    Args:
+        leaning: the probabilities for inputs without content.
     """
-    leaning = [one.probabilities for one in content_free if one.probabilities]
-    return [
-        scored_completion(prefill, contextual_calibration(one.probabilities, leaning)) if one.probabilities else one
-        for one in completions
-    ]
+    if not completion.probabilities or not leaning:
+        return completion
+    return scored_completion(prefill, contextual_calibration(completion.probabilities, leaning))
 
 
-def probabilities_csv(skills: Sequence[str], completions: Sequence[Completion]) -> str:
-    """The labels' probabilities with 4 decimals, empty where there are none."""
-    values = [one.probabilities or (None, None, None) for one in completions]
-    columns = {label.lower(): [value[place] for value in values] for place, label in enumerate(Label)}
-    return pl.DataFrame({"skill": skills, **columns}, schema_overrides=dict.fromkeys(columns, pl.Float64)).write_csv(
-        float_precision=4
-    )
-
-
-def throughput(completed: Completed, skills: int) -> dict[str, Any]:
+def throughput(completed: Completions, skills: int) -> dict[str, Any]:
     """How much was computed now, and how fast; the rates are null if every row was stored.
 
     The first so many rows are skills; content-free inputs may follow them.
     """
-    tokens = sum(completed.completions[row].tokens for row in completed.computed)
-    seconds = completed.seconds if completed.computed else None
+    asked = completed.answers.asked
+    seconds = completed.seconds if asked else None
     return {
         "skills": skills,
-        "stored": skills - sum(row < skills for row in completed.computed),
-        "tokens": tokens,
+        "stored": skills - sum(row < skills for row in asked),
+        "tokens": completed.tokens,
         "seconds": seconds and round(seconds, 2),
-        "skills_per_second": seconds and round(len(completed.computed) / seconds, 2),
-        "tokens_per_second": seconds and round(tokens / seconds, 2),
+        "skills_per_second": seconds and round(len(asked) / seconds, 2),
+        "tokens_per_second": seconds and round(completed.tokens / seconds, 2),
         "peak_memory_mb": completed.peak_memory_mb and round(completed.peak_memory_mb),
     }
 
 
 def main() -> None:
-    description = "Complete the prompt for every skill."
-    parser = argparse.ArgumentParser(prog="python -m hardsoft.stages.classify", description=description)
+    parser = argparse.ArgumentParser(prog="python -m hardsoft.stages.classify", description=__doc__)
     parser.add_argument("--no-store", action="store_true", help="neither read nor write the row store: ask for every row")
     no_store = parser.parse_args().no_store
     config = load_config()
@@ -95,25 +139,24 @@ def main() -> None:
     asked = [*skills, *CONTENT_FREE] if calibrated else skills
 
     store = Store(None if no_store else default_path())
-    completed = complete(config, read_prompt(config.prompt), asked, store, lambda: check_requirements(config))
+    completed = complete(config, read_prompt(config.prompt), asked, store)
+    content_free = completed.read(range(len(skills), len(asked)))
+    leaning = [one.probabilities for one in content_free if one.probabilities]
 
-    completions = completed.completions[: len(skills)]
-    if calibrated:
-        completions = calibrate(completions, completed.completions[len(skills) :], config.prompt.prefill)
-    failed = [one for one in completions if one.finish_reason == "error"]
+    failed = sorted(row for row in completed.errors if row < len(skills))
     if failed:
-        note(f"{len(failed)} of {len(skills)} rows failed ({failed[0].text}); `dvc repro -f classify` asks for these alone again")
-    rows = [
-        {"skill": skill, "completion": one.text, "finish_reason": one.finish_reason, "tokens": one.tokens}
-        for skill, one in zip(skills, completions, strict=True)
-    ]
-    write_outputs(
-        {
-            "data/interim/completions.jsonl": to_jsonl(rows),
-            "data/interim/probabilities.csv": probabilities_csv(skills, completions),
-            "metrics/throughput.json": to_json(throughput(completed, len(skills))),
-        }
-    )
+        reason = completed.errors[failed[0]].text
+        note(f"{len(failed)} of {len(skills)} rows failed ({reason}); `dvc repro -f classify` asks for these alone again")
+    with writing(*OUTPUTS) as (completions, probabilities, metrics):
+        table = csv.writer(probabilities, lineterminator="\n")
+        table.writerow(["skill", *(label.lower() for label in Label)])
+        for skill, one in zip(skills, completed.read(range(len(skills))), strict=True):
+            one = calibrate(one, leaning, config.prompt.prefill)
+            row = {"skill": skill, "completion": one.text, "finish_reason": one.finish_reason, "tokens": one.tokens}
+            completions.write(to_jsonl([row]))
+            values = [f"{value:.4f}" for value in one.probabilities] if one.probabilities else ["", "", ""]
+            table.writerow([skill, *values])
+        metrics.write(to_json(throughput(completed, len(skills))))
 
 
 if __name__ == "__main__":

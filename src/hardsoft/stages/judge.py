@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from hardsoft.config.preflight import check_judge
 from hardsoft.config.schema import Config, OpenAIJudgeConfig, load_config
 from hardsoft.core.files import read_csv, to_json, to_jsonl, write_outputs
 from hardsoft.core.progress import Progress
@@ -21,7 +22,9 @@ def make_judge(config: Config) -> Judge:
 
 
 def main() -> None:
-    judge = make_judge(load_config())
+    config = load_config()
+    check_judge(config)
+    judge = make_judge(config)
     skills = read_csv("data/processed/sample.csv")["skill"].to_list()
     verdicts: dict[int, Verdict] = {}
     with Progress("judge", len(skills), "skills") as progress:

@@ -16,7 +16,7 @@ def describe(setting: Setting) -> str:
     def collect(value: Any) -> None:
         if isinstance(value, dict):
             for key in sorted(value):
-                if key not in ("files", "libraries", "revision"):
+                if key not in ("files", "format", "libraries", "revision"):
                     collect(value[key])
         elif isinstance(value, str | int) and not isinstance(value, bool):
             parts.append(str(value))
@@ -48,11 +48,10 @@ def main() -> None:
     store = Store(path)
     if arguments.prune is not None:
         print(f"{store.prune(arguments.prune)} rows deleted")
-    size = path.stat().st_size
-    print(f"{path}: {size / 1e6:.1f} MB")
-    print(f"{'rows':>8} {'kB':>8} {'hits':>8}  {'unused':>9}  setting")
-    for setting, rows, length, hits, days in store.summary():
-        print(f"{rows:>8} {length / 1e3:>8.0f} {hits:>8}  {days:>4.0f} days  {describe(setting)}")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    print(f"{'rows':>8} {'kB':>8}  {'unused':>9}  setting")
+    for one in store.summary():
+        print(f"{one.rows:>8} {one.size / 1e3:>8.0f}  {one.unused:>4.0f} days  {describe(one.setting)}")
 
 
 if __name__ == "__main__":

@@ -1,82 +1,83 @@
-"""Completions about skills: from the row store as far as it has them, else from an engine, stored as they arrive."""
+"""Stored, else asked, and stored as it arrives: one function for every kind of answer. Knows neither engines nor judges.
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+Rows are asked in the order of their keys, which is as good as random: in the order of sorted names, a batch's rows would begin
+with the same letter, and a run's progress would say little about the rest. Of each row only its key stays in memory.
+"""
 
-from hardsoft.config.schema import Config
-from hardsoft.core.chat import Chat, Completion
-from hardsoft.core.progress import Progress
-from hardsoft.engines.base import Engine
-from hardsoft.engines.start import open_engine
-from hardsoft.prompting.prompts import Prompt
-from hardsoft.store.key import setting_of
-from hardsoft.store.rows import Setting, Store, canonical
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 
-CHUNK = 8192
-"""Prompts held at once: memory does not grow with the number of skills, but for their completions."""
+import numpy as np
 
+from hardsoft.store.rows import BATCH, Setting, Store, Value, make_keys
 
-@dataclass(frozen=True)
-class Completed:
-    """A completion for each skill, and what it took to compute those that were not stored."""
+KEY_SIZE = 32
+"""Bytes of a key."""
 
-    completions: list[Completion]
-    computed: list[int]
-    """Positions of the completions that an engine made now."""
-    seconds: float
-    """Of computing; loading the model is not counted."""
-    peak_memory_mb: float | None
-    """Of the engine; None if there was nothing to compute."""
+OnValues = Callable[[list[tuple[int, Value]]], None]
+"""Called with rows and their values as soon as these are there."""
+
+Answer = Callable[[Sequence[int], OnValues], None]
+"""Gives rows their values, in any order; a row that it leaves out stays without, and is asked again next time."""
 
 
-def complete(
-    config: Config, prompt: Prompt, skills: Sequence[str], store: Store, before_asking: Callable[[], None] = lambda: None
-) -> Completed:
-    """Complete the prompt for every skill. Errors are not stored, so that the next run asks again.
+class Answers:
+    """The values of rows, read from the store as they are wanted."""
+
+    def __init__(self, store: Store, setting: Setting, count: int, question: Callable[[int], str]) -> None:
+        """Look the rows up.
+
+        Args:
+            count: of rows.
+            question: the rendered question of a row.
+        """
+        self._store, self._setting, self._count = store, setting, count
+        self._keys = bytearray()
+        for key in make_keys(setting, map(question, range(count))):
+            self._keys += key
+        order = np.frombuffer(self._keys, dtype=">u8")[:: KEY_SIZE // 8].argsort(kind="stable")
+        self.asked = array("q")
+        """Rows that the store lacked, in the order of their keys."""
+        for start in range(0, count, BATCH):
+            rows = order[start : start + BATCH].tolist()
+            found = store.find(setting, [self._key(row) for row in rows])
+            self.asked.extend(row for row in rows if self._key(row) not in found)
+
+    def keep(self, values: list[tuple[int, Value]]) -> None:
+        """Store rows' values."""
+        self._store.put(self._setting, [(self._key(row), value) for row, value in values])
+
+    def read(self, rows: range | None = None) -> Iterator[Value | None]:
+        """The values of rows, by default of all, in their order; None for one that was never answered."""
+        rows = range(self._count) if rows is None else rows
+        for start in range(0, len(rows), BATCH):
+            keys = [self._key(row) for row in rows[start : start + BATCH]]
+            found = self._store.get(keys)
+            yield from map(found.get, keys)
+
+    def _key(self, row: int) -> bytes:
+        return bytes(self._keys[KEY_SIZE * row : KEY_SIZE * (row + 1)])
+
+
+def ask(
+    store: Store,
+    setting: Setting,
+    count: int,
+    question: Callable[[int], str],
+    answer: Answer,
+    settle: Callable[[], Setting] | None = None,
+) -> Answers:
+    """The values of rows: stored ones as they are, the others from `answer`, stored as they arrive.
 
     Args:
-        before_asking: called when a row must be computed, before the engine is started.
-
-    Raises:
-        InputError: the engine cannot start or go on; what was stored by then stays.
+        setting: whatever else than its question can change a row's value.
+        count, question: see `Answers`.
+        answer: called once, with the rows that the store lacks, if there are any.
+        settle: called before that where `setting` is a guess: the setting as it truly is. If it differs, rows are looked up anew.
     """
-    setting = setting_of(config)
-    found: dict[int, Completion] = {}
-    for start in range(0, len(skills), CHUNK):
-        questions = [canonical(prompt.messages(skill)) for skill in skills[start : start + CHUNK]]
-        found |= {start + position: _from_value(value) for position, value in store.get(setting, questions).items()}
-    missing = [position for position in range(len(skills)) if position not in found]
-    if not missing:
-        return Completed([found[position] for position in range(len(skills))], [], 0.0, None)
-
-    before_asking()
-    seconds = 0.0
-    with open_engine(config, len(missing)) as engine, Progress("classify", len(missing), "skills") as progress:
-        for start in range(0, len(missing), CHUNK):
-            positions = missing[start : start + CHUNK]
-            begin = time.perf_counter()
-            new = _ask(engine, [prompt.messages(skills[position]) for position in positions], store, setting, progress)
-            seconds += time.perf_counter() - begin
-            found |= {positions[place]: completion for place, completion in new.items()}
-        memory = engine.peak_memory_mb
-    return Completed([found[position] for position in range(len(skills))], missing, seconds, memory)
-
-
-def _ask(engine: Engine, chats: list[Chat], store: Store, setting: Setting, progress: Progress) -> dict[int, Completion]:
-    completions: dict[int, Completion] = {}
-
-    def keep(results: list[tuple[int, Completion]]) -> None:
-        good = [(canonical(chats[row]), asdict(one)) for row, one in results if one.finish_reason != "error"]
-        store.put(setting, good)
-        completions.update(results)
-        progress.advance(len(results))
-
-    engine.complete(chats, keep)
-    return completions
-
-
-def _from_value(value: dict[str, Any]) -> Completion:
-    probabilities = value["probabilities"]
-    return Completion(value["text"], value["finish_reason"], value["tokens"], tuple(probabilities) if probabilities else None)
+    answers = Answers(store, setting, count, question)
+    if answers.asked and settle and (settled := settle()) != setting:
+        answers = Answers(store, settled, count, question)
+    if answers.asked:
+        answer(answers.asked, answers.keep)
+    return answers

@@ -1,33 +1,38 @@
-"""Everything but the question that can change a completion: one part of its key in the row store."""
+"""Everything but the question that can change an answer: the setting, the other part of a row's key. Imports no torch."""
 
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
 from hardsoft.config.schema import Config, ModelConfig, ServerEngineConfig
-from hardsoft.engines.start import pick_device
 from hardsoft.store.rows import Setting
 
+COMPLETION_FORMAT = 1
+"""One more whenever completions stored before would be wrong answers."""
 LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-def setting_of(config: Config) -> Setting:
+def completion_setting(config: Config, device: str) -> Setting:
     """The setting in which a configuration completes prompts.
 
     Batch size is part of it only where it can change text: not in fp32, whose greedy text does not depend on it.
+
+    Args:
+        device: `cpu` or `cuda`; a server's completions do not depend on it.
     """
+    kind = {"kind": "completion", "format": COMPLETION_FORMAT}
     generation = {"mode": config.prompt.mode, "max_new_tokens": config.prompt.max_new_tokens}
     if isinstance(config.engine, ServerEngineConfig):
         server = {"base_url": config.engine.base_url, "model": config.engine.model, "prefill": config.engine.prefill}
-        return {"kind": "completion", "generation": generation, "server": server}
+        return {**kind, "generation": generation, "server": server}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
     libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
     return {
-        "kind": "completion",
+        **kind,
         "model": model_identity(config.model),
         "dtype": config.model.dtype,
         "quantization": config.quantization.model_dump(),
-        "device": pick_device(config.engine),
+        "device": device,
         "batch_size": None if exact else config.engine.batch_size,
         "generation": generation,
         "libraries": {name: version(name) for name in libraries},
@@ -36,7 +41,7 @@ def setting_of(config: Config) -> Setting:
 
 def model_identity(model: ModelConfig) -> dict[str, str | None]:
     """A hub model's name and commit, or a folder's name and the hash of the files in it."""
-    if not model.local:
+    if model.source == "hub":
         return {"name": model.name, "revision": model.revision}
     combined = hashlib.sha256()
     for path in sorted(Path(model.name).glob("*")):

@@ -27,16 +27,31 @@ class KeyValues:
 class Slots:
     """Keys and values of the rows being decoded, a slot each: [kv_heads, slots, width, dim] per layer."""
 
-    def __init__(self, count: int, width: int, like: KeyValues) -> None:
-        def empty(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros(tensor.shape[0], count, width, tensor.shape[3])
-
-        self.layers = [(empty(key), empty(value)) for key, value in like.layers]
-        self.width = width
-        self.lengths = torch.zeros(count, dtype=torch.long, device=like.layers[0][0].device)
+    def __init__(self, like: KeyValues) -> None:
+        """No slot yet; `like` tells the number of layers, heads and dimensions."""
+        self.layers = [(key[:, :0, :0].clone(), value[:, :0, :0].clone()) for key, value in like.layers]
+        self._width = 0
+        self.lengths = torch.zeros(0, dtype=torch.long, device=like.layers[0][0].device)
         """How many own tokens each slot holds."""
         self.last = torch.zeros_like(self.lengths)
         """Each slot's newest token, whose keys and values are not there yet."""
+
+    def make_room(self, count: int, width: int) -> None:
+        """At least so many slots of at least so many tokens; what there is stays."""
+        missing, width = max(0, count - len(self.lengths)), max(width, self._width)
+        if not missing and width == self._width:
+            return
+
+        def larger(tensor: Tensor) -> Tensor:
+            heads, slots, _, dim = tensor.shape
+            new = tensor.new_zeros(heads, slots + missing, width, dim)
+            new[:, :slots, : self._width] = tensor
+            return new
+
+        for place, (keys, values) in enumerate(self.layers):
+            self.layers[place] = larger(keys), larger(values)
+        self._width = width
+        self.lengths, self.last = (torch.cat([one, one.new_zeros(missing)]) for one in (self.lengths, self.last))
 
     def enter(self, slots: list[int], filled: KeyValues, lengths: list[int], tokens: Tensor) -> None:
         """Put prefilled rows, and the token that each has generated, into slots."""
@@ -63,7 +78,7 @@ class Slots:
         """Prepare for tokens at positions [slots, new]; returns which of `longest` places each sees, [slots, new, longest]."""
         device = positions.device
         self._seen = longest
-        self._places = (torch.arange(len(positions), device=device)[:, None] * self.width + positions).flatten()
+        self._places = (torch.arange(len(positions), device=device)[:, None] * self._width + positions).flatten()
         return torch.arange(longest, device=device) <= positions[:, :, None]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,13 @@
 
 Labelling asks the same long question about thousands of short names, so nearly every token of a prompt is everyone's: it is
 computed once (`prefixed`). Rows decode side by side in a fixed number of slots (`cache`), each writing its keys and values at its
-own length, so nothing is shifted or padded on the left. A row leaves the moment it stops, and a waiting row takes its slot.
-Several tokens a step are guessed and checked, where guesses have been good (`drafts`).
+own length, so nothing is shifted or padded on the left. A row leaves the moment it stops, and a waiting row (`lookahead`) takes
+its slot. Several tokens a step are guessed and checked, where guesses have been good (`drafts`).
 
 Knows token ids and nothing of text, labels or skills.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.cache import Slots
 from hardsoft.engines.local.drafts import LONGEST_DRAFT, Drafts
+from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel
 
 REFILL_SHARE = 8
@@ -28,9 +28,10 @@ REFILL_SHARE = 8
 
 @dataclass
 class Generated:
-    """What a row has generated so far."""
+    """A row and what it has generated so far."""
 
     row: int
+    prompt: list[int]
     tokens: list[int] = field(default_factory=list)
     stopped: bool = False
     """Ended by its stop rule; otherwise by the token limit."""
@@ -38,13 +39,18 @@ class Generated:
     """For each generated token that is among the watched ones: its position in `tokens`, and the logits of all watched ones."""
 
 
+Stop = Callable[[Generated], bool]
+"""Called with a row after each new token; True ends it."""
+
+
 @torch.inference_mode()
 def decode(
     network: PreTrainedModel,
-    prompts: Sequence[list[int]],
+    rows: Iterable[Row],
     slots: int,
     max_new_tokens: int,
-    stop: Callable[[int, list[int]], bool],
+    stop: Stop,
+    window: int = WINDOW,
     watch: Sequence[int] = (),
     drafting: bool = True,
 ) -> Iterator[list[Generated]]:
@@ -52,54 +58,62 @@ def decode(
 
     Args:
         network: a causal LM; its attention implementation is replaced.
-        prompts: token ids, at least one each.
+        rows: numbers and prompts of at least one token; taken as there is room, so that there may be any number of them.
         slots: how many rows decode at once.
         max_new_tokens: the limit of each row.
-        stop: called with a row and its generated tokens after each new one; True ends the row.
+        stop: the stop rule.
+        window: how many rows to look ahead over, for their common prefix and their order.
         watch: token ids whose logits are recorded wherever one of them is generated.
         drafting: whether to guess several tokens a step, see `Drafts`; it changes no token.
 
     Raises:
         NotImplementedError: the network's attention cannot be replaced, or does more than scaled dot products.
     """
-    if prompts:
-        with shared_prefix(network):
-            yield from _decode(PrefixedModel(network, prompts), min(slots, len(prompts)), max_new_tokens, stop, watch, drafting)
-
-
-def _decode(
-    model: PrefixedModel,
-    count: int,
-    max_new_tokens: int,
-    stop: Callable[[int, list[int]], bool],
-    watch: Sequence[int],
-    drafting: bool,
-) -> Iterator[list[Generated]]:
-    waiting = deque(model.longest_first())
-    width = model.own_tokens(waiting[0]) + max_new_tokens + LONGEST_DRAFT
+    ahead = Lookahead(rows, max(window, slots))
     drafts = Drafts()
+    with shared_prefix(network):
+        while ahead.renew():
+            model = PrefixedModel(network, ahead.prefix)
+            yield from _decode_alike(model, ahead, slots, max_new_tokens, stop, watch, drafts if drafting else None)
+
+
+def _decode_alike(
+    model: PrefixedModel,
+    ahead: Lookahead,
+    slots: int,
+    max_new_tokens: int,
+    stop: Stop,
+    watch: Sequence[int],
+    drafts: Drafts | None,
+) -> Iterator[list[Generated]]:
+    """Complete all rows that begin with the model's prefix."""
     cache: Slots | None = None
     live: dict[int, Generated] = {}
+    count = 0
     watched, columns = frozenset(watch), list(watch)
 
     def take(row: Generated, token: int, logits: Tensor, *place: int) -> bool:
         """Give a row its next token, chosen from the logits at a place; whether it goes on."""
         row.tokens.append(token)
-        drafts.learn(row.tokens)
+        if drafts:
+            drafts.learn(row.tokens)
         if token in watched:
             row.watched.append((len(row.tokens) - 1, logits[place][columns].float().tolist()))
-        row.stopped = stop(row.row, row.tokens)
+        row.stopped = stop(row)
         return not row.stopped and len(row.tokens) < max_new_tokens
 
-    while waiting or live:
-        free = [slot for slot in range(count) if slot not in live]
+    while ahead.waits() or live:
         finished = []
-        if waiting and (not live or len(free) * REFILL_SHARE >= count):
-            entering = {slot: Generated(waiting.popleft()) for slot in free[: len(waiting)]}
-            logits, filled = model.prefill([row.row for row in entering.values()])
+        if ahead.waits() and (not live or (slots - len(live)) * REFILL_SHARE >= slots):
+            rows = [Generated(row, prompt) for row, prompt in ahead.take(slots - len(live))]
+            lengths = [model.own_tokens(row.prompt) for row in rows]
+            logits, filled = model.prefill([row.prompt for row in rows])
             first = logits.argmax(-1)
-            cache = cache or Slots(count, width, filled)
-            cache.enter(list(entering), filled, [model.own_tokens(row.row) for row in entering.values()], first)
+            count = max(count, len(live) + len(rows))
+            entering = dict(zip((slot for slot in range(count) if slot not in live), rows, strict=False))
+            cache = cache or Slots(filled)
+            cache.make_room(count, max(lengths) + max_new_tokens + LONGEST_DRAFT)
+            cache.enter(list(entering), filled, lengths, first)
             for place, ((slot, row), token) in enumerate(zip(entering.items(), first.tolist(), strict=True)):
                 if take(row, token, logits, place):
                     live[slot] = row
@@ -107,14 +121,15 @@ def _decode(
                     finished.append(row)
         else:
             assert cache is not None
-            if not waiting and 2 * len(live) <= count:
+            if not ahead.waits() and 2 * len(live) <= count:
                 cache.keep(list(live))
                 live = dict(enumerate(live.values()))
                 count = len(live)
-            found = {slot: drafts.guess(row.tokens) if drafting else [] for slot, row in live.items()}
+            found = {slot: drafts.guess(row.tokens) if drafts else [] for slot, row in live.items()}
             length = median_low(map(len, found.values()))
             guesses = [(found.get(slot, []) + [0] * length)[:length] for slot in range(count)]
-            logits = model.step(cache, guesses, max(model.own_tokens(row.row) + len(row.tokens) for row in live.values()))
+            longest = max(model.own_tokens(row.prompt) + len(row.tokens) for row in live.values())
+            logits = model.step(cache, guesses, longest)
             chosen: list[list[int]] = logits.argmax(-1).tolist()
             counts, last = [0] * count, [0] * count
             for slot, row in list(live.items()):

@@ -1,7 +1,8 @@
 """transformers in this process: greedy decoding over the prompts' shared prefix, or scores of the three labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain, islice
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,6 +12,7 @@ from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.lookahead import WINDOW, Row
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.tokens import encode, label_ids
@@ -28,9 +30,16 @@ class LocalEngine:
         batch_size: int,
         max_new_tokens: int,
         scoring: bool = False,
+        window: int = WINDOW,
     ) -> None:
+        """
+        Args:
+            batch_size: rows computed at once.
+            max_new_tokens: the limit of a completion.
+            window: chats that are encoded together, looked ahead over, and held in memory.
+        """
         self._network, self._tokenizer = network, tokenizer
-        self._batch_size, self._max_new_tokens, self._scoring = batch_size, max_new_tokens, scoring
+        self._batch_size, self._max_new_tokens, self._scoring, self._window = batch_size, max_new_tokens, scoring, window
         self._decode: Callable[..., Iterator[list[Generated]]] = decode
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
         stops = network.generation_config.eos_token_id
@@ -41,22 +50,31 @@ class LocalEngine:
 
     @property
     def peak_memory_mb(self) -> float:
+        """Megabytes of GPU memory on a GPU, else of main memory."""
         return peak_memory_mb(str(self._network.device))
 
-    def complete(self, chats: Sequence[Chat], on_results: OnResults) -> None:
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat. A batch that does not fit into memory is halved, and so are those after it.
 
         Raises:
             InputError: a chat that cannot be encoded, or not even one row fits into memory.
         """
-        prompts = encode(self._tokenizer, chats)
-        left = list(range(len(prompts)))
-        while left:
-            done = set()
+        source = enumerate(chats)
+        unfinished: dict[int, Chat] = {}
+
+        def pull() -> Iterator[tuple[int, Chat]]:
+            yield from list(unfinished.items())  # of an attempt that failed
+            for row, chat in source:
+                unfinished[row] = chat
+                yield row, chat
+
+        while True:
             try:
-                for results in self._results([chats[row] for row in left], [prompts[row] for row in left]):
-                    on_results([(left[place], completion) for place, completion in results])
-                    done |= {left[place] for place, _ in results}
+                for results in self._results(pull()):
+                    on_results(results)
+                    for row, _ in results:
+                        del unfinished[row]
+                return
             except NotImplementedError as error:
                 if self._decode is decode_plainly:
                     raise
@@ -69,37 +87,50 @@ class LocalEngine:
                     raise InputError("out of memory with a single row; take a smaller model or a 4-bit quantization") from None
                 self._batch_size //= 2
                 note(f"out of memory; going on with {self._batch_size} rows at once (engine.batch_size)")
-            left = [row for row in left if row not in done]
 
-    def _results(self, chats: list[Chat], prompts: list[list[int]]) -> Iterator[list[tuple[int, Completion]]]:
-        start = opening(chats[0])
+    def _results(self, chats: Iterator[tuple[int, Chat]]) -> Iterator[list[tuple[int, Completion]]]:
+        first = next(chats, None)
+        if first is None:
+            return
+        start, rows = opening(first[1]), self._encoded(chain([first], chats))
         if self._scoring:
-            for scored in self._score(self._network, prompts, self._batch_size, label_ids(self._tokenizer, chats[0])):
+            candidates = label_ids(self._tokenizer, first[1])
+            for scored in self._score(self._network, rows, self._batch_size, candidates, self._window):
                 yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
             return
 
-        def text(row: int, tokens: list[int]) -> str:
+        def text(row: Generated, end: int | None = None) -> str:
             # Decoded after the prompt's last token, since some tokenizers drop the blank before a text's first word.
-            last = prompts[row][-1]
-            return start + str(self._tokenizer.decode([last, *tokens], skip_special_tokens=True))[len(self._word(last)) :]
+            last = row.prompt[-1]
+            decoded = str(self._tokenizer.decode([last, *row.tokens[:end]], skip_special_tokens=True))
+            return start + decoded[len(self._word(last)) :]
 
-        def stop(row: int, tokens: list[int]) -> bool:
-            return tokens[-1] in self._stops or ("\n" in self._word(tokens[-1]) and answer_is_complete(text(row, tokens)))
+        def stop(row: Generated) -> bool:
+            newest = row.tokens[-1]
+            return newest in self._stops or ("\n" in self._word(newest) and answer_is_complete(text(row)))
 
         def completion(row: Generated) -> Completion:
             probabilities = next(
                 (
                     tempered(softmax(logits), self._temperature)
                     for place, logits in reversed(row.watched)
-                    if is_before_answer(text(row.row, row.tokens[:place]))
+                    if is_before_answer(text(row, place))
                 ),
                 None,
             )
-            return Completion(text(row.row, row.tokens), "stop" if row.stopped else "length", len(row.tokens), probabilities)
+            return Completion(text(row), "stop" if row.stopped else "length", len(row.tokens), probabilities)
 
-        watch = self._answer_ids(chats[0])
-        for finished in self._decode(self._network, prompts, self._batch_size, self._max_new_tokens, stop, watch):
+        watch = self._answer_ids(first[1])
+        for finished in self._decode(
+            self._network, rows, self._batch_size, self._max_new_tokens, stop, window=self._window, watch=watch
+        ):
             yield [(row.row, completion(row)) for row in finished]
+
+    def _encoded(self, chats: Iterator[tuple[int, Chat]]) -> Iterator[Row]:
+        """The chats' token ids, encoded a window at a time."""
+        while window := list(islice(chats, self._window)):
+            prompts = encode(self._tokenizer, [chat for _, chat in window])
+            yield from zip((row for row, _ in window), prompts, strict=True)
 
     def _answer_ids(self, chat: Chat) -> list[int]:
         """First token of each label after `Answer:` in the assistant's message; none where labels share it."""

@@ -23,9 +23,9 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
         InputError: the checkpoint folder lacks files, or the model cannot be had from the hub.
     """
     disable_progress_bar()
-    if model.local:
+    if model.source == "folder":
         check_checkpoint(model.name)
-    source = {"revision": model.revision, "local_files_only": model.local, "trust_remote_code": False}
+    source = {"revision": model.revision, "local_files_only": model.source == "folder", "trust_remote_code": False}
     if quantization.method == "int8":  # it warns of a cast at every layer and step
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")

@@ -1,49 +1,58 @@
-"""Plain generation and scoring, for architectures whose attention `attention` cannot replace: the same functions, slower."""
+"""Plain generation and scoring, for architectures whose attention cannot be replaced: like `decode` and `score`, slower."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from hardsoft.engines.local.decode import Generated
+from hardsoft.engines.local.decode import Generated, Stop
+from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 
 
 @torch.inference_mode()
 def decode_plainly(
     network: PreTrainedModel,
-    prompts: Sequence[list[int]],
+    rows: Iterable[Row],
     batch_size: int,
     max_new_tokens: int,
-    stop: Callable[[int, list[int]], bool],
+    stop: Stop,
+    window: int = WINDOW,
     watch: Sequence[int] = (),
 ) -> Iterator[list[Generated]]:
     """Like `decode.decode`, with `generate` over left-padded batches; nothing is watched."""
     stops = network.generation_config.eos_token_id
     pad = stops[0] if isinstance(stops, list) else (stops or 0)
     generation = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=pad)
-    longest_first = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row))
-    for start in range(0, len(longest_first), batch_size):
-        rows = longest_first[start : start + batch_size]
-        width = len(prompts[rows[0]])
-        missing = [width - len(prompts[row]) for row in rows]
-        ids = torch.tensor([[pad] * gap + prompts[row] for gap, row in zip(missing, rows, strict=True)])
-        mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in missing])
-        output = network.generate(  # type: ignore[operator]
-            ids.to(network.device), attention_mask=mask.to(network.device), generation_config=generation
-        )
-        yield [_until_stop(row, tokens, stop) for row, tokens in zip(rows, output[:, width:].tolist(), strict=True)]
+    ahead = Lookahead(rows, window)
+    while ahead.renew():
+        while taken := ahead.take(batch_size):
+            width = max(len(prompt) for _, prompt in taken)
+            missing = [width - len(prompt) for _, prompt in taken]
+            ids = torch.tensor([[pad] * gap + prompt for gap, (_, prompt) in zip(missing, taken, strict=True)])
+            mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in missing])
+            output = network.generate(  # type: ignore[operator]
+                ids.to(network.device), attention_mask=mask.to(network.device), generation_config=generation
+            )
+            yield [
+                _until_stop(Generated(row, prompt), tokens, stop)
+                for (row, prompt), tokens in zip(taken, output[:, width:].tolist(), strict=True)
+            ]
 
 
 @torch.inference_mode()
 def score_plainly(
-    network: PreTrainedModel, prompts: Sequence[list[int]], batch_size: int, candidates: Sequence[int]
+    network: PreTrainedModel, rows: Iterable[Row], batch_size: int, candidates: Sequence[int], window: int = WINDOW
 ) -> Iterator[list[tuple[int, list[float]]]]:
     """Like `score.score`, one whole prompt at a time."""
-    for row, prompt in enumerate(prompts):
+    for row, prompt in rows:
         logits = network(torch.tensor([prompt], device=network.device), logits_to_keep=1).logits[0, -1]
         yield [(row, logits[list(candidates)].float().softmax(-1).tolist())]
 
 
-def _until_stop(row: int, tokens: list[int], stop: Callable[[int, list[int]], bool]) -> Generated:
-    end = next((place for place in range(1, len(tokens) + 1) if stop(row, tokens[:place])), None)
-    return Generated(row, tokens[:end], stopped=end is not None)
+def _until_stop(row: Generated, tokens: list[int], stop: Stop) -> Generated:
+    for token in tokens:
+        row.tokens.append(token)
+        if stop(row):
+            row.stopped = True
+            break
+    return row

@@ -1,4 +1,4 @@
-"""A causal LM that has read what a set of prompts have in common: it prefills what follows, and decodes step by step.
+"""A causal LM that has read what prompts begin with: it prefills what follows, and decodes step by step.
 
 Only a row's own tokens go through it. The arithmetic is that of `model.forward`: in fp32 tokens are those of plain `generate`.
 """
@@ -12,42 +12,32 @@ from transformers import PreTrainedModel
 from hardsoft.engines.local.cache import KeyValues, Slots
 
 
-def common_prefix(prompts: Sequence[list[int]]) -> int:
-    """How many first tokens all prompts share; at least one token of each prompt is left out, for there must be a query."""
-    first, last = min(prompts), max(prompts)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(shared, min(map(len, prompts)) - 1)
-
-
 class PrefixedModel:
-    """A causal LM with the prefix of a set of prompts computed; its attention must be `shared_prefix_attention`."""
+    """A causal LM with the keys and values of a prefix computed; its attention must be `shared_prefix_attention`."""
 
-    def __init__(self, network: PreTrainedModel, prompts: Sequence[list[int]]) -> None:
+    def __init__(self, network: PreTrainedModel, prefix: Sequence[int]) -> None:
         self._network = network
         self._lowest = torch.finfo(network.dtype).min
-        self._length = common_prefix(prompts)
-        self._prompts = prompts
+        self._length = 0
         self._prefix: KeyValues | None = None
-        if self._length:
-            _, self._prefix = self._prefill([prompts[0][: self._length]], 0)
+        if prefix:
+            _, self._prefix = self.prefill([prefix])
+            self._length = len(prefix)
 
-    def own_tokens(self, row: int) -> int:
-        """How many tokens of a row's prompt follow the shared prefix."""
-        return len(self._prompts[row]) - self._length
+    def own_tokens(self, prompt: Sequence[int]) -> int:
+        """How many tokens of a prompt follow the prefix."""
+        return len(prompt) - self._length
 
-    def longest_first(self) -> list[int]:
-        """Rows in an order in which neighbours are of similar length."""
-        return sorted(range(len(self._prompts)), key=lambda row: (-len(self._prompts[row]), row))
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, KeyValues]:
+        """Logits [rows, vocabulary] after each prompt, and the keys and values of its own tokens, padded on the right.
 
-    def prefill(self, rows: Sequence[int]) -> tuple[Tensor, KeyValues]:
-        """Logits [rows, vocabulary] after each row's prompt, and the keys and values of its own tokens, padded on the right."""
-        return self._prefill([self._prompts[row][self._length :] for row in rows], self._length)
-
-    def _prefill(self, sequences: Sequence[Sequence[int]], start: int) -> tuple[Tensor, KeyValues]:
-        device = self._network.device
-        lengths = [len(sequence) for sequence in sequences]
+        Args:
+            prompts: token ids, which begin with the prefix.
+        """
+        device, start = self._network.device, self._length
+        lengths = [self.own_tokens(prompt) for prompt in prompts]
         width = max(lengths)
-        ids = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences], device=device)
+        ids = torch.tensor([[*prompt[start:], *[0] * (start + width - len(prompt))] for prompt in prompts], device=device)
         future = torch.full((width, width), self._lowest, dtype=self._network.dtype, device=device)
         ends = sorted(set(lengths))
         filled = KeyValues()
