@@ -14,7 +14,11 @@ from hardsoft.core import progress
 from hardsoft.core.progress import Progress
 from tests.conftest import ROOT
 
-COUNT = "from hardsoft.core.progress import Progress\nwith Progress('classify', 3, 'skills') as p:\n    [p.advance() for _ in range(3)]"
+COUNT = """
+from hardsoft.core.progress import Progress
+with Progress("classify", 3, "skills") as progress:
+    [progress.advance() for _ in range(3)]
+"""
 
 
 def test_without_a_terminal_there_is_a_last_line_and_occasional_ones(
