@@ -9,6 +9,10 @@ class Label(StrEnum):
     UNKNOWN = "Unknown"
 
 
+ANSWERS = (Label.HARD, Label.SOFT)
+"""The labels that say something about an ability; they are what is sampled and judged."""
+
+
 class Outcome(StrEnum):
     """Why a row has its label."""
 

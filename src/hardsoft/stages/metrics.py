@@ -8,7 +8,7 @@ import polars as pl
 
 from hardsoft.config.schema import load_config
 from hardsoft.core.files import read_csv, read_jsonl, to_json, write_outputs
-from hardsoft.core.labels import Label
+from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.names import name_key
 from hardsoft.core.runner import run
 from hardsoft.judging.reference import read_reference
@@ -17,7 +17,6 @@ from hardsoft.statistics.intervals import Estimate, wilson
 from hardsoft.statistics.stratified import Stratum, post_stratified
 
 Figures = dict[str, Any]
-ANSWERS = (Label.HARD, Label.SOFT)
 NO_REFERENCE = "no labelled skill is in the reference labels"
 
 

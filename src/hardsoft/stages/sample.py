@@ -6,10 +6,8 @@ import polars as pl
 
 from hardsoft.config.schema import load_config
 from hardsoft.core.files import read_csv, write_outputs
-from hardsoft.core.labels import Label
+from hardsoft.core.labels import ANSWERS
 from hardsoft.core.runner import run
-
-SAMPLED = (Label.HARD, Label.SOFT)
 
 
 def draw(labels: pl.DataFrame, per_label: int, seed: int) -> pl.DataFrame:
@@ -28,7 +26,7 @@ def draw(labels: pl.DataFrame, per_label: int, seed: int) -> pl.DataFrame:
     """
     ticket = pl.col("skill").map_elements(lambda skill: _ticket(skill, seed), return_dtype=pl.String)
     return (
-        labels.filter(pl.col("label").is_in(SAMPLED))
+        labels.filter(pl.col("label").is_in(ANSWERS))
         .with_columns(ticket=ticket)
         .sort("label", "ticket")
         .with_columns(place=pl.int_range(pl.len()).over("label"), size=pl.len().over("label"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardsoft.core.labels import Label, Outcome
-from hardsoft.prompting.answers import answer_is_complete, is_before_answer, read_answer
+from hardsoft.prompting.answers import DECLINED, VERDICTS, Rule, answer_is_complete, is_before_answer, read_answer
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 
@@ -51,6 +51,21 @@ def test_a_stated_verdict_is_read(completion: str, label: str) -> None:
     assert reading.label == label
     assert reading.outcome == (Outcome.ABSTAINED if label == "Unknown" else Outcome.ANSWERED)
     assert label.lower() in reading.answer.lower()
+
+
+@pytest.mark.parametrize("rule", VERDICTS, ids=lambda rule: rule.name)
+def test_each_rule_reads_its_example_and_no_other_rule_is_needed(rule: Rule) -> None:
+    match = rule.pattern.search(rule.example)
+    assert match is not None
+    assert read_answer(rule.example, "stop").label == match["label"].capitalize()
+    others = [one for one in VERDICTS if one is not rule and one.pattern.search(rule.example)]
+    assert not [one.name for one in others if one.name != "what it leans towards"]
+
+
+@pytest.mark.parametrize("rule", DECLINED, ids=lambda rule: rule.name)
+def test_each_way_to_decline_is_abstaining(rule: Rule) -> None:
+    assert rule.pattern.search(rule.example)
+    assert read_answer(rule.example, "stop").outcome == Outcome.ABSTAINED
 
 
 @pytest.mark.parametrize(
