@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
@@ -31,10 +32,10 @@ repro: $(VENV)/.installed ## set up .venv, run the pipeline (dvc repro), show th
 	@echo "metrics    metrics/*.json (dvc metrics show), dvc plots show"
 
 test: $(VENV)/.installed-dev ## run the test suite
-	pytest -m "not slow"
+	pytest -n $(WORKERS) --dist loadgroup -m "not slow and not gpu and not external"
 
 test-slow: $(VENV)/.installed-dev ## run the longer tests too
-	pytest
+	pytest -n $(WORKERS) --dist loadgroup -m "not gpu and not external"
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	ruff check

@@ -1,14 +1,20 @@
 """Real repositories to test in: a copy of this working tree as a git and DVC repository of its own, with few skills."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those would be several times slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SKILLS = 24
@@ -55,6 +61,13 @@ class Repository:
         assert run.code == 0, run.output
         return run
 
+    def configure(self, *overrides: str) -> None:
+        """Compose params.yaml as `python -m hardsoft.config` does, without starting a process for it."""
+        from hardsoft.config.compose import compose
+
+        with contextlib.chdir(self.path):
+            self.write("params.yaml", compose(list(overrides)))
+
     def read(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
 
@@ -77,32 +90,51 @@ def small_export() -> str:
     return "\n".join([header, *kept, ""])
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as one commit, with the small export and nothing run."""
-    path = tmp_path_factory.mktemp("template") / "repository"
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, path / name)
-    repository = Repository(path)
-    repository.write("data/raw/cv_skills.csv", small_export())
-    repository.done("git", "init", "-q", "-b", "main")
-    repository.done("git", "config", "user.name", "test")
-    repository.done("git", "config", "user.email", "test@example.com")
-    commit(repository)
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A folder of the whole session: the first worker that needs it builds it, and the others wait."""
+    root = factory.getbasetemp()
+    path = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            build(path.with_suffix(".building"))
+            path.with_suffix(".building").rename(path)
     return path
 
 
 @pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as one commit, with the small export and nothing run; not to be changed."""
+
+    def build(path: Path) -> None:
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, path / name)
+        repository = Repository(path)
+        repository.write("data/raw/cv_skills.csv", small_export())
+        repository.done("git", "init", "-q", "-b", "main")
+        repository.done("git", "config", "user.name", "test")
+        repository.done("git", "config", "user.email", "test@example.com")
+        commit(repository)
+
+    return built_once(tmp_path_factory, "template", build)
+
+
+@pytest.fixture(scope="session")
 def reproduced(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
-    """The template after one `dvc repro`, committed; with what that printed."""
-    repository = Repository(tmp_path_factory.mktemp("reproduced") / "repository")
-    shutil.copytree(template, repository.path)
-    run = repository.run("dvc", "repro")
-    commit(repository)
-    return repository.path, run
+    """The template after one `dvc repro`, committed; with what that printed; not to be changed."""
+
+    def build(path: Path) -> None:
+        shutil.copytree(template, path / "repository")
+        run = Repository(path / "repository").run("dvc", "repro")
+        (path / "code").write_text(str(run.code), encoding="utf-8")
+        (path / "output").write_text(run.output, encoding="utf-8")
+        commit(Repository(path / "repository"))
+
+    path = built_once(tmp_path_factory, "reproduced", build)
+    run = Run(int((path / "code").read_text(encoding="utf-8")), (path / "output").read_text(encoding="utf-8"))
+    return path / "repository", run
 
 
 @pytest.fixture

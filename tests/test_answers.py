@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hardsoft.core.labels import Label, Outcome
 from hardsoft.prompting.answers import DECLINED, VERDICTS, Rule, answer_is_complete, is_before_answer, read_answer
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
+OURS = [json.loads(line) for line in Path(__file__).with_name("completions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,13 @@ def test_the_place_of_the_answer() -> None:
     assert is_before_answer("**Answer:** ")
     assert not is_before_answer("Step 2: It is")
     assert not is_before_answer("Answer: Hard")
+
+
+@pytest.mark.parametrize("record", OURS, ids=lambda record: record["skill"])
+def test_completions_in_the_shapes_of_the_studys(record: dict[str, Any]) -> None:
+    """Of the project's own making; this much is checked where the study's completions are not."""
+    reading = read_answer(record["completion"], record["finish_reason"])
+    assert (reading.label, reading.outcome) == (record["label"], record["outcome"])
 
 
 @pytest.mark.skipif(not STUDY.exists(), reason="the study's completions are not here (../shared/study)")

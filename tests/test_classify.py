@@ -55,7 +55,7 @@ def start(repository: Repository) -> subprocess.Popen[bytes]:
 def test_a_killed_run_resumes_where_it_was(fresh: Repository, processes: int, at: int) -> None:
     (fresh.path / "data/interim").mkdir()
     fresh.write("data/interim/skills.csv", many_skills(250))
-    fresh.done("python", "-m", "hardsoft.config", f"engine.processes={processes}", "engine.batch_size=16")
+    fresh.configure(f"engine.processes={processes}", "engine.batch_size=16")
     run = start(fresh)
     while stored(fresh) < at:
         assert run.poll() is None, "the run ended before it was killed"
@@ -98,14 +98,14 @@ def test_ten_new_skills_classify_ten(repository: Repository) -> None:
 def test_two_runs_at_once_share_the_store(repository: Repository) -> None:
     (repository.path / "data/interim/skills.csv").unlink()
     repository.write("data/interim/skills.csv", many_skills(120))
-    repository.done("python", "-m", "hardsoft.config", "engine.processes=1")
+    repository.configure("engine.processes=1")
     runs = [start(repository), start(repository)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     assert classify(repository)["stored"] == 120
 
 
 def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repository: Repository) -> None:
-    repository.done("python", "-m", "hardsoft.config", "prompt=label_only")
+    repository.configure("prompt=label_only")
     classify(repository)
     repository.done("python", "-m", "hardsoft.stages.clean")
     header, rows = header_and_rows(repository, OUTPUTS[1])
@@ -117,14 +117,14 @@ def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repo
         assert probabilities[labels[skill]] >= max(probabilities.values())
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["unparseable"] == 0
 
-    repository.done("python", "-m", "hardsoft.config", "prompt=label_only", "prompt.contextual_calibration=true")
+    repository.configure("prompt=label_only", "prompt.contextual_calibration=true")
     calibrated = classify(repository)
     assert (calibrated["skills"], calibrated["stored"]) == (len(rows), len(rows))
     assert header_and_rows(repository, OUTPUTS[1])[1] != rows
 
 
 def test_label_mode_needs_a_place_for_the_label(repository: Repository) -> None:
-    repository.done("python", "-m", "hardsoft.config", "prompt=cot", "prompt.mode=label")
+    repository.configure("prompt=cot", "prompt.mode=label")
     run = repository.run("python", "-m", "hardsoft.stages.classify")
     assert (run.code, run.output.count("\n")) == (1, 1)
     assert "prompt.prefill 'Step 1:'" in run.output
@@ -133,7 +133,7 @@ def test_label_mode_needs_a_place_for_the_label(repository: Repository) -> None:
 def test_ctrl_c_is_one_line_and_keeps_what_is_done(fresh: Repository) -> None:
     (fresh.path / "data/interim").mkdir()
     fresh.write("data/interim/skills.csv", many_skills(400))
-    fresh.done("python", "-m", "hardsoft.config", "engine.processes=2", "engine.batch_size=16")
+    fresh.configure("engine.processes=2", "engine.batch_size=16")
     environment = os.environ | {"PYTHONPATH": "src"}
     command = [sys.executable, "-m", "hardsoft.stages.classify"]
     run = subprocess.Popen(command, cwd=fresh.path, env=environment, stderr=subprocess.PIPE, start_new_session=True, text=True)

@@ -1,9 +1,12 @@
 """params.yaml, conf/ and dvc.yaml agree; what does not fit is refused in one line."""
 
 import re
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from hardsoft.config.compose import compose
 from hardsoft.config.schema import load_config
@@ -93,6 +96,40 @@ def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
     assert "engine.batch_size, sample.seed" in run.output
 
 
-def test_no_secret_can_reach_the_parameters() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in Path("conf").rglob("*.yaml")]
-    assert not any("oc.env" in text or "hydra:" in text for text in texts)
+SECRETS = {"OPENAI_API_KEY": "planted-key-of-openai-0001", "HF_TOKEN": "planted-token-of-the-hub-0002"}
+
+
+def whatever_holds(repository: Repository, secrets: Iterable[str]) -> list[str]:
+    """Files of the work tree, caches included, and git objects that hold a secret."""
+    git = ["git", "cat-file", "--batch-all-objects", "--batch"]
+    contents = {"git's objects": subprocess.run(git, cwd=repository.path, capture_output=True, check=True).stdout}
+    contents |= {str(path): path.read_bytes() for path in repository.path.rglob("*") if path.is_file()}
+    return [name for name, content in contents.items() if any(secret.encode() in content for secret in secrets)]
+
+
+def test_no_secret_reaches_a_file_or_git(repository: Repository) -> None:
+    """An experiment with keys in the environment leaves none of them; an option that reads the environment would."""
+    run = repository.run("dvc", "exp", "run", "-n", "kept", "-S", "prompt=label_only", environment=SECRETS)
+    assert run.code == 0, run.output
+    repository.run("dvc", "exp", "run", "--queue", "-S", "+experiment=study", environment=SECRETS)
+    assert whatever_holds(repository, SECRETS.values()) == []
+    repository.write("conf/sample/leak.yaml", "per_label: 2\nseed: 1\nnote: ${oc.env:OPENAI_API_KEY}\n")
+    repository.run("dvc", "exp", "run", "--queue", "-S", "sample=leak", environment=SECRETS)
+    assert "git's objects" in whatever_holds(repository, SECRETS.values())
+
+
+@pytest.mark.parametrize("option", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_no_option_reads_the_environment(option: Path) -> None:
+    text = option.read_text(encoding="utf-8")
+    assert "oc.env" not in text
+    assert "hydra:" not in text
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("option", sorted((ROOT / "conf/model").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_pinned_commit_of_a_hub_model_is_there(option: Path) -> None:
+    from huggingface_hub import HfApi
+
+    model = OmegaConf.load(option)
+    if model.source == "hub":
+        assert HfApi().model_info(model.name, revision=model.revision).sha == model.revision

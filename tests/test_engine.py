@@ -199,7 +199,8 @@ def test_prompts_are_encoded_as_the_chat_template_does_whatever_the_tokenizer_di
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -> None:
     network, tokenizer = model()
-    skills = [*some_skills(60), "x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
+    skills = some_skills(300 if name == "codebook" else 60)
+    skills += ["x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
     prompts = encode(tokenizer, chats(skills, name))
     stop = tokenizer.eos_token_id
     expected = {
@@ -383,3 +384,16 @@ def test_a_tokenizer_without_a_chat_template_or_with_two_bos(tmp_path: Path) -> 
     tokenizer.chat_template = "<s>" + template
     with pytest.raises(InputError, match="2 BOS tokens"):
         encode(tokenizer, chats(["x"]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("name", ["cot", "label_only"])
+def test_a_gpu_writes_in_fp32_what_the_cpu_writes(name: str) -> None:
+    network, tokenizer = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cuda")
+    skills = some_skills(20)
+    completions: dict[int, Completion] = {}
+    LocalEngine(network, tokenizer, 64, 60, scoring=option(name).mode == "label").complete(
+        chats(skills, name), completions.update
+    )
+    assert [text(completions[row]) for row in range(len(skills))] == list(map(text, complete(skills, name)))

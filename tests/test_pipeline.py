@@ -1,10 +1,12 @@
 """The real pipeline in a real repository: which stages run when, and what they leave."""
 
+import contextlib
 import csv
 import json
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from tests.conftest import Repository, Run, commit
 
@@ -57,12 +59,14 @@ def test_one_repro_runs_six_stages_and_writes_every_file(reproduced: tuple[Path,
     assert sum(labels["labels"].values()) == sum(labels["outcomes"].values()) == len(skills)
 
 
-def test_a_second_repro_runs_nothing_and_git_is_clean_but_for_what_is_committed(repository: Repository) -> None:
+def test_a_second_repro_runs_nothing_and_git_is_clean_but_for_what_is_committed(reproduced: tuple[Path, Run]) -> None:
+    repository = Repository(reproduced[0])
     assert repository.done("dvc", "repro").ran == []
     assert repository.done("git", "status", "--porcelain").output == ""
 
 
-def test_metrics_and_plots_are_shown(repository: Repository) -> None:
+def test_metrics_and_plots_are_shown(reproduced: tuple[Path, Run]) -> None:
+    repository = Repository(reproduced[0])
     assert "reference.balanced_accuracy" in repository.done("dvc", "metrics", "show").output
     repository.done("dvc", "plots", "show")
     page = repository.read("dvc_plots/index.html")
@@ -85,8 +89,9 @@ CHANGES = {
 
 def test_a_changed_option_changes_its_own_stage_and_none_before(repository: Repository) -> None:
     for override, stages in CHANGES.items():
-        repository.done("python", "-m", "hardsoft.config", override)
-        changed = json.loads(repository.done("dvc", "status", "--json").output)
+        repository.configure(override)
+        with contextlib.chdir(repository.path), Repo() as dvc:
+            changed = dvc.status()
         assert [stage for stage in STAGES if stage in changed] == stages, override
 
 
@@ -106,6 +111,7 @@ def test_experiments_with_another_sample_or_confidence_run_no_earlier_stage(repo
     assert metrics.ran == ["metrics"]
 
 
+@pytest.mark.slow
 def test_a_queue_of_two_values_gives_two_experiments(repository: Repository) -> None:
     repository.done("dvc", "exp", "run", "--queue", "-S", "sample.per_label=2,3")
     repository.done("dvc", "queue", "start")
@@ -142,6 +148,18 @@ def test_a_failed_stage_leaves_the_others_outputs_and_checkout_brings_its_own_ba
     repository.done("dvc", "checkout")
     assert repository.read("data/processed/verdicts.jsonl") == before
     assert repository.done("dvc", "repro").ran == []
+
+
+def test_an_edited_comment_in_engines_runs_classify_from_the_store_without_torch(repository: Repository) -> None:
+    with (repository.path / "src/hardsoft/engines/pool.py").open("a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+    run = repository.run("dvc", "repro", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert (run.code, run.ran) == (0, ["classify"]), run.output
+    imported = {line.rpartition("|")[2].strip() for line in run.output.splitlines() if line.startswith("import time:")}
+    assert "hardsoft.store.rows" in imported
+    assert not {name for name in imported if name.split(".")[0] in ("torch", "transformers", "bitsandbytes", "accelerate")}
+    throughput = json.loads(repository.read("metrics/throughput.json"))
+    assert throughput["stored"] == throughput["skills"] > 0
 
 
 def test_own_skills_without_reference_labels_complete(fresh: Repository) -> None:

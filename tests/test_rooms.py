@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "config": {"core"},
     "statistics": {"core"},
     "prompting": {"core", "config"},
-    "store": {"core", "config", "prompting", "engines"},
+    "store": {"core", "config"},
     "engines": {"core", "config", "prompting"},
     "judging": {"core", "config", "prompting", "engines"},
     "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},

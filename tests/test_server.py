@@ -60,7 +60,7 @@ def served() -> Iterator[str]:
     with subprocess.Popen(
         command,
         cwd=ROOT,
-        env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+        env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -75,6 +75,7 @@ def served() -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.xdist_group("served")
 def test_a_real_server_writes_what_the_local_engine_writes(served: str) -> None:
     skills = some_skills(60)
     local: dict[int, Completion] = {}
@@ -84,6 +85,7 @@ def test_a_real_server_writes_what_the_local_engine_writes(served: str) -> None:
     assert all(one.probabilities is None for one in remote)
 
 
+@pytest.mark.xdist_group("served")
 @pytest.mark.parametrize("options", [{"model": "another"}, {"model": CHECKPOINT, "prefill": True}])
 def test_what_a_real_server_refuses_is_one_clear_line(served: str, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"127\.0\.0\.1.*(BadRequest|Unprocessable).*HTTP 4") as error:
@@ -91,9 +93,10 @@ def test_what_a_real_server_refuses_is_one_clear_line(served: str, options: dict
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.xdist_group("served")
 def test_the_whole_stage_against_a_real_server(served: str, repository: Repository) -> None:
     overrides = ["engine=server", f"engine.base_url={served}", "engine.prefill=false", "prompt=zero_shot"]
-    repository.done("python", "-m", "hardsoft.config", *overrides)
+    repository.configure(*overrides)
     repository.done("python", "-m", "hardsoft.stages.classify")
     rows = [json.loads(line) for line in repository.read("data/interim/completions.jsonl").splitlines()]
     assert {row["finish_reason"] for row in rows} == {"stop"}
@@ -246,7 +249,7 @@ def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
     skills = "skill,mentions\nbroken x4,1\ngood,1\nother,1\n"
     repository.write("data/interim/skills.csv", skills)
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.max_retries=1", "engine.concurrency=1"]
-    repository.done("python", "-m", "hardsoft.config", *overrides)
+    repository.configure(*overrides)
     run = repository.done("python", "-m", "hardsoft.stages.classify")
     assert "note: 1 of 3 rows failed (InternalServerError: HTTP 500" in run.output
     repository.done("python", "-m", "hardsoft.stages.clean")
@@ -263,7 +266,7 @@ def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
 def test_a_run_that_a_server_ends_keeps_its_rows(faulty: tuple[str, type[Handler]], repository: Repository) -> None:
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\nkey x1,1\nother,1\n")
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.concurrency=1"]
-    repository.done("python", "-m", "hardsoft.config", *overrides)
+    repository.configure(*overrides)
     run = repository.run("python", "-m", "hardsoft.stages.classify")
     assert run.code == 1
     (line,) = [line for line in run.output.splitlines() if line.startswith("classify: http")]
