@@ -52,6 +52,8 @@ class ForcedLengthEngine:
         from hardsoft.engines.local.tokens import encode
 
         some = list(chats)
+        if not some:
+            return
         lengths = [study_length(chat) for chat in some]
         prompts = enumerate(encode(self._tokenizer, some))
 
@@ -101,7 +103,7 @@ def timed(engine: Engine, chats: Sequence[Chat]) -> tuple[float, dict[int, Compl
 def compare(engines: dict[str, tuple[Engine, Sequence[Chat]]], rounds: int) -> dict[str, list[float]]:
     """Rows per second of each engine in each round, after a warm-up."""
     for engine, chats in engines.values():
-        timed(engine, chats[:64])
+        timed(engine, chats[:128])
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, (engine, chats) in engines.items():

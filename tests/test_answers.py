@@ -1,15 +1,16 @@
 """How answers are read: from what models really write, and never by guessing."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hardsoft.core.labels import Label, Outcome
-from hardsoft.prompting.answers import DECLINED, VERDICTS, Rule, answer_is_complete, is_before_answer, read_answer
+from hardsoft.prompting.answers import CORRECTIONS, DECLINED, VERDICTS, Rule, answer_is_complete, is_before_answer, read_answer
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 OURS = [json.loads(line) for line in Path(__file__).with_name("completions.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -56,12 +57,12 @@ def test_a_stated_verdict_is_read(completion: str, label: str) -> None:
 
 
 @pytest.mark.parametrize("rule", VERDICTS, ids=lambda rule: rule.name)
-def test_each_rule_reads_its_example_and_no_other_rule_is_needed(rule: Rule) -> None:
+def test_each_rule_reads_its_example(rule: Rule) -> None:
     match = rule.pattern.search(rule.example)
     assert match is not None
-    assert read_answer(rule.example, "stop").label == match["label"].capitalize()
-    others = [one for one in VERDICTS if one is not rule and one.pattern.search(rule.example)]
-    assert not [one.name for one in others if one.name != "what it leans towards"]
+    reading = read_answer(rule.example, "stop")
+    assert reading.label == match["label"].capitalize()
+    assert reading.answer == " ".join(match[0].split())
 
 
 @pytest.mark.parametrize("rule", DECLINED, ids=lambda rule: rule.name)
@@ -115,6 +116,109 @@ def test_a_failed_row_is_an_error_whatever_it_says() -> None:
     assert read_answer("Answer: Hard", "error").label == Label.UNKNOWN
 
 
+# Situations out of public bug reports: a label, or Unknown with its outcome.
+REPORTED = [
+    # A draft inside the model's reasoning.
+    ("<think>\nCould be soft: people use it. Answer: Soft? Hmm, no, it is software.\n</think>\n\nHard", "Hard"),
+    ("<think>I might say\nAnswer: Soft\nbut it is a tool.</think>\n\n**Hard**", "Hard"),
+    ("Maybe Answer: Soft, but tools count.\n</think>\n\nHard", "Hard"),
+    ("<think>One <think>inner</think> thought. Answer: Soft</think>Answer: Hard", "Hard"),
+    ("[THINK]Answer: Soft[/THINK]Hard", "Hard"),
+    ("<|channel|>analysis<|message|>Answer: Soft<|end|><|start|>assistant<|channel|>final<|message|>Hard<|return|>", "Hard"),
+    ("analysisMaybe Answer: SoftassistantfinalHard", "Hard"),
+    ("<think>\nAnswer: Soft\nor rather", "unparseable"),
+    # Boxes, tags, tables, headings, code, JSON.
+    ("Step 1: A tool.\n\n\\boxed{Hard}", "Hard"),
+    ("Answer: \\boxed{\\text{Soft}}", "Soft"),
+    ("The final answer is $\\boxed{Soft}$.", "Soft"),
+    ("<answer>\nHard\n</answer>", "Hard"),
+    ("| Answer | Hard |", "Hard"),
+    ("### Answer\n**Soft**", "Soft"),
+    ("Answer: `Hard`", "Hard"),
+    ("Answer: [Hard]", "Hard"),
+    ('{"reasoning": "about people", "label": "Soft"}', "Soft"),
+    ('{"label":"Hard","reasoning":"the label would be: Soft only for dealing with people"}', "Hard"),
+    # The label first, then the reason.
+    ("Hard. It is a renderer that one learns.", "Hard"),
+    ("**Hard**\n\nV-Ray is a renderer that one learns.", "Hard"),
+    ("Hard - it is learned and tested", "Hard"),
+    ("Soft — dealing with people", "Soft"),
+    ("Hard (technical knowledge)", "Hard"),
+    # A contrast, a condition or a rule after the answer, or before it.
+    ("Answer: Hard\n\nIf the skill were about people, the answer would be: Soft", "Hard"),
+    ("The answer is Hard. A Soft skill would be, for example, Empathy. Its label would be Soft.", "Hard"),
+    ("Answer: Hard\nReason: unlike 'Empathy', for which the answer is Soft, this one is a tool.", "Hard"),
+    ("It depends on whether the answer is Soft, consider", "unparseable"),
+    ("If it were about people, the answer would be: Soft.\nAnswer: Hard", "Hard"),
+    # Corrections.
+    ("Answer: Soft\nOn second thought, it is learned.\nAnswer: Hard", "Hard"),
+    ("My first answer: Soft.\nFinal answer: Hard", "Hard"),
+    # The next skill.
+    ("Answer: Hard\n\n---\n\nSkill name: Empathy\nStep 1: people\nAnswer: Soft", "Hard"),
+    ("Answer: Hard\n\n## Next skill\nEmpathy\nWait.\nAnswer: Soft", "Hard"),
+    ("<answer>Hard</answer>Human: Next skill: Empathy\n<answer>Soft</answer>", "Hard"),
+    ("It is learned.\nHard\n\nSkill: Empathy\nSoft", "Hard"),
+    # Other languages and signs.
+    ("Schritt 2: Es wird gelernt.\nAntwort: Hard", "Hard"),
+    ("Réponse : Soft", "Soft"),
+    ("Respuesta: Soft", "Soft"),
+    ("步骤2：需要学习。\n答案：Hard", "Hard"),
+    ("Answer：Hard", "Hard"),
+    ("Ответ: Soft.", "Soft"),
+    # An end token left behind.
+    ("Step 2: It is learned.\nHard<|im_end|>", "Hard"),
+    ("Step 2: It is learned.\nHard</s>", "Hard"),
+    ("Answer: Hard<|eot_id|>", "Hard"),
+    ("Answer: Hard<|im_end|>\n<|im_start|>user\nEmpathy<|im_end|>\nWait. Answer: Soft", "Hard"),
+    # Declined.
+    ("Answer: N/A", "abstained"),
+    ("Answer: None", "abstained"),
+    ("Answer: Not a skill", "abstained"),
+    ("Answer: Neither", "abstained"),
+    ("I'm sorry, but I can't help with that.", "abstained"),
+    ("It is neither Hard nor Soft.", "abstained"),
+    # Words that are no label.
+    ("Answer: Soft tissue massage is a Hard skill.", "Hard"),
+    ("Answer: hard for me to tell", "unparseable"),
+    ("Answer: Hard and/or Soft", "unparseable"),
+    ("Answer: Hard, but also Soft", "unparseable"),
+    ("Answer: Hard? Soft?", "unparseable"),
+    ("The category: soft drinks", "unparseable"),
+    ("Hard skills, such as V-Ray, are learned.", "unparseable"),
+    ("This is a hard skill to learn.", "unparseable"),
+    ("The label Hard is for tools.", "unparseable"),
+]
+
+
+@pytest.mark.parametrize(("completion", "expected"), REPORTED)
+def test_situations_that_were_reported(completion: str, expected: str) -> None:
+    reading = read_answer(completion, "stop")
+    assert expected in ((reading.label,) if expected in ("Hard", "Soft") else (reading.outcome,))
+
+
+@pytest.mark.parametrize("completion", ["this makes it hard for", "this makes it hard", "I'd classify it as soft"])
+def test_a_word_that_the_limit_cut_off_is_no_label(completion: str) -> None:
+    assert read_answer(completion, "length").outcome == Outcome.TRUNCATED
+
+
+RUNS = ("\n", " ", "*", "_", "\n#", "answer ", "Answer: ", "I would classify ", "<think>", "</think>", '"', "Skill: x\n")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_reading_takes_time_linear_in_the_length(run: str) -> None:
+    """Of a text eight times as long, at most about eight times as much; quadratic would be 64."""
+
+    def seconds(length: int) -> float:
+        text = "Step 1: x." + run * (length // len(run))
+        begin = time.process_time()
+        read_answer(text, "length")
+        answer_is_complete(text)
+        return time.process_time() - begin
+
+    assert read_answer("Step 1: x." + run * 2000, "length").outcome == Outcome.TRUNCATED
+    assert min(seconds(64_000) for _ in range(3)) <= 24 * max(min(seconds(8_000) for _ in range(3)), 0.002)
+
+
 text_without_labels = st.text(max_size=200).filter(
     lambda text: not any(word in text.lower() for word in ("hard", "soft", "unknown"))
 )
@@ -130,6 +234,19 @@ def test_no_label_is_ever_made_up(text: str, finish_reason: str) -> None:
 @given(st.text(max_size=300), st.sampled_from(list(Label)))
 def test_a_final_answer_line_is_always_read(reasoning: str, label: Label) -> None:
     assert read_answer(f"{reasoning}\nAnswer: {label}", "stop").label == label
+
+
+@given(st.sampled_from(list(Label)), st.text(max_size=200) | st.text(alphabet='HardSoftUnkwAnsweris:. \n"*', max_size=200))
+def test_what_follows_a_complete_answer_line_changes_nothing_but_as_a_correction(label: Label, following: str) -> None:
+    assume(not CORRECTIONS.search(following) and "</" not in following)
+    assert read_answer(f"Step 1: It is so.\nAnswer: {label}\n{following}", "stop").label == label
+    assert answer_is_complete(f"Step 1: It is so.\nAnswer: {label}\n{following}")
+
+
+@given(st.text(max_size=300), st.sampled_from(["think", "thinking", "reasoning"]))
+def test_decoding_never_stops_inside_reasoning(text: str, tag: str) -> None:
+    assume("</" not in text)
+    assert not answer_is_complete(f"<{tag}>{text}\nAnswer: Hard\n")
 
 
 @given(st.text(alphabet='Hardsoftunkw AnswerI:.\n"*or-to/classify as', max_size=300))

@@ -17,7 +17,7 @@ from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.tokens import encode, label_ids
 from hardsoft.engines.memory import peak_memory_mb
-from hardsoft.prompting.answers import answer_is_complete, is_before_answer
+from hardsoft.prompting.answers import answer_is_complete, is_before_answer, open_reasoning
 
 
 class LocalEngine:
@@ -99,11 +99,15 @@ class LocalEngine:
                 yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
             return
 
+        @cache
+        def begun(end_of_prompt: tuple[int, ...]) -> str:
+            return start or open_reasoning(str(self._tokenizer.decode(list(end_of_prompt))))
+
         def text(row: Generated, end: int | None = None) -> str:
             # Decoded after the prompt's last token, since some tokenizers drop the blank before a text's first word.
             last = row.prompt[-1]
             decoded = str(self._tokenizer.decode([last, *row.tokens[:end]], skip_special_tokens=True))
-            return start + decoded[len(self._word(last)) :]
+            return begun(tuple(row.prompt[-8:])) + decoded[len(self._word(last)) :]
 
         def stop(row: Generated) -> bool:
             newest = row.tokens[-1]
