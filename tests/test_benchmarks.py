@@ -32,7 +32,7 @@ def test_all_are_here() -> None:
     assert runnable == {*SMALL, "classify"}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["flips", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "flips")])
 def test_it_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
     assert run(name, tmp_path, *SMALL[name])
 

@@ -81,6 +81,12 @@ def test_what_does_not_fit_is_named(override: str, message: str) -> None:
     assert message in " ".join(str(error.value).split())
 
 
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InputError, match=r"engine\.base_url: holds a user name or password") as error:
+        compose(["engine=server", "engine.base_url=http://me:planted@localhost/v1"])
+    assert "planted" not in str(error.value)
+
+
 def test_a_servers_address() -> None:
     with pytest.raises(InputError, match=r"engine\.base_url: must begin with http:// or https:// \(it is 'localhost:8000'\)"):
         compose(["engine=server", "engine.base_url=localhost:8000"])

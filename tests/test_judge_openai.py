@@ -8,12 +8,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hardsoft.config.schema import OpenAIJudgeConfig
+from hardsoft.config.preflight import check_judge
+from hardsoft.config.schema import OpenAIJudgeConfig, load_config
 from hardsoft.core.errors import InputError
+from hardsoft.engines import openai_client
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.judging.llm import OpenAIJudge
+from tests.conftest import ROOT
 
-OPTION = OpenAIJudgeConfig(kind="openai", model="o3", reasoning_effort="low", max_completion_tokens=500, concurrency=4)
+OPTION = OpenAIJudgeConfig(
+    kind="openai",
+    model="o3",
+    api_key_env="OPENAI_API_KEY",
+    reasoning_effort="low",
+    max_completion_tokens=500,
+    concurrency=4,
+    max_error_share=0.0,
+)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{http.server_port}/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", "a-planted-key")
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_S", 0.001)
     yield handler
     http.shutdown()
     http.server_close()
@@ -75,7 +86,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
 
 def judge(skills: list[str]) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
-    OpenAIJudge(OPTION, "# Codebook").judge(skills, verdicts.__setitem__)
+    OpenAIJudge(OPTION, "# Codebook", "a-planted-key").judge(skills, verdicts.__setitem__)
     return [verdicts[row] for row in range(len(skills))]
 
 
@@ -97,7 +108,7 @@ def test_the_judge_is_blind_and_gives_its_rationale_first(server: type[Handler])
 
 def test_what_is_no_verdict_is_an_outcome_of_its_row(server: type[Handler]) -> None:
     outcomes = [verdict.outcome for verdict in judge(["refused", "long", "filtered", "nonsense", "empty", "V-Ray"])]
-    assert outcomes == ["refused", "truncated", "refused", "unparseable", "unparseable", "answered"]
+    assert outcomes == ["refused", "truncated", "refused", "unparseable", "error", "answered"]
 
 
 def test_a_busy_server_is_asked_again(server: type[Handler]) -> None:
@@ -111,7 +122,19 @@ def test_a_rejected_key_is_one_clear_error_without_the_key(server: type[Handler]
     assert "a-planted-key" not in str(error.value)
 
 
-def test_no_key_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("key", "message"), [(None, "missing: OPENAI_API_KEY"), ("x y", "OPENAI_API_KEY contains a blank")])
+def test_no_or_an_impossible_key_is_one_clear_error(key: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(InputError, match="OPENAI_API_KEY"):
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    config = load_config().model_copy(update={"judge": OPTION})
+    with pytest.raises(InputError, match=message):
+        check_judge(config)
+
+
+def test_an_address_with_a_password_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:planted-password@127.0.0.1:9/v1")
+    with pytest.raises(InputError, match="OPENAI_BASE_URL holds a user name or password") as error:
         judge(["V-Ray"])
+    assert "planted" not in str(error.value)

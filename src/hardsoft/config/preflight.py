@@ -2,20 +2,22 @@
 
 import os
 
-from hardsoft.config.schema import Config, LocalEngineConfig, OpenAIJudgeConfig
+from hardsoft.config.schema import Config, LocalEngineConfig, OpenAIJudgeConfig, ServerEngineConfig
 from hardsoft.core.errors import InputError
 
 
 def check_classify(config: Config) -> None:
     """Raise InputError naming everything that the run lacks, the judge's key too: better now than after hours of GPU work."""
     missing = []
+    if isinstance(config.engine, ServerEngineConfig):
+        read_key(config.engine.api_key_env)
     if isinstance(config.engine, LocalEngineConfig):
         import torch
 
         if config.engine.device == "cuda" and not torch.cuda.is_available():
             missing.append("a CUDA GPU (engine.device is cuda)")
-        if config.model.gated and not os.environ.get("HF_TOKEN"):
-            missing.append(f"HF_TOKEN in the environment ({config.model.name} is gated)")
+        if config.model.gated and not _hub_token():
+            missing.append(f"HF_TOKEN in the environment, or `hf auth login` ({config.model.name} is gated)")
     _raise(missing + _judges_keys(config))
 
 
@@ -24,10 +26,28 @@ def check_judge(config: Config) -> None:
     _raise(_judges_keys(config))
 
 
+def read_key(variable: str) -> str:
+    """The key that an environment variable holds, without the blanks around it; empty if there is none.
+
+    Raises:
+        InputError: it holds a character that no HTTP header can carry.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise InputError(f"{variable} contains a blank, a line end or another character that no header can carry; set it anew")
+    return key
+
+
 def _judges_keys(config: Config) -> list[str]:
-    if isinstance(config.judge, OpenAIJudgeConfig) and not os.environ.get("OPENAI_API_KEY"):
-        return [f"OPENAI_API_KEY in the environment (the judge is {config.judge.model})"]
+    if isinstance(config.judge, OpenAIJudgeConfig) and not read_key(config.judge.api_key_env):
+        return [f"{config.judge.api_key_env} in the environment (the judge is {config.judge.model})"]
     return []
+
+
+def _hub_token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()
 
 
 def _raise(missing: list[str]) -> None:

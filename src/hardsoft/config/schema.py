@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
 from hardsoft.core.errors import InputError
@@ -38,6 +40,14 @@ def _http_address(url: str) -> str:
     return url
 
 
+def _without_password(url: str) -> str:
+    if urlsplit(url).username is not None:
+        raise PydanticCustomError("password", "holds a user name or password; a key goes into the variable of api_key_env")
+    return url
+
+
+Share = Annotated[float, Field(ge=0, le=1, strict=False)]
+VariableName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 RepositoryPath = Annotated[str, AfterValidator(_inside_repository)]
 
 
@@ -126,16 +136,24 @@ class LocalEngineConfig(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: PositiveInt | Literal["auto"]
     """On a CPU one thread each, auto being one per physical core; on GPUs one GPU each, auto being all of the machine."""
+    max_error_share: Share
+    """Of the rows, the share that may fail for good; above it the stage fails."""
 
 
 class ServerEngineConfig(Section):
     kind: Literal["server"]
-    base_url: Annotated[str, AfterValidator(_http_address)]
+    base_url: Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)]
     model: str
+    identity: str | None
+    """What tells its completions from those of other servers, whatever its address; null: the model and the address."""
+    api_key_env: VariableName
+    """The environment variable that holds its key; a server that wants none needs none."""
     concurrency: PositiveInt
     timeout_s: PositiveFloat
-    """Of one request; it is then tried again."""
+    """Seconds that one request may take; it is then tried again."""
     max_retries: NonNegativeInt
+    max_error_share: Share
+    """Of the rows, the share that may fail for good; above it the stage fails."""
     prefill: bool
     """Whether the server can go on from `prompt.prefill`; if not, it is left out."""
 
@@ -155,9 +173,13 @@ class ReferenceJudgeConfig(Section):
 class OpenAIJudgeConfig(Section):
     kind: Literal["openai"]
     model: str
+    api_key_env: VariableName
+    """The environment variable that holds its key."""
     reasoning_effort: Literal["minimal", "low", "medium", "high"]
     max_completion_tokens: PositiveInt
     concurrency: PositiveInt
+    max_error_share: Share
+    """Of the skills, the share that may fail for good; above it the stage fails."""
 
 
 JudgeConfig = Annotated[ReferenceJudgeConfig | OpenAIJudgeConfig, Field(discriminator="kind")]
@@ -216,5 +238,5 @@ def _describe(problem: Any) -> str:
         return f"{key}: needs a value (it is left at ???)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
-    given = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict) or problem["type"] == "password" else f" (it is {problem['input']!r})"
     return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"

@@ -9,8 +9,8 @@ from hardsoft.core.labels import Label
 Chat = list[dict[str, str]]
 """Messages with a role and content; a final assistant message is one that the model goes on from."""
 
-FinishReason = Literal["stop", "length", "error"]
-"""The model ended its message or gave its answer, the token limit ended it, or the engine failed on this row."""
+FinishReason = Literal["stop", "length", "content_filter", "error"]
+"""The model ended its message or gave its answer, the token limit or a provider's filter ended it, or the engine failed."""
 
 Probabilities = tuple[float, float, float]
 """Of Hard, Soft and Unknown, summing to 1."""

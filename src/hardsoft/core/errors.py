@@ -1,5 +1,21 @@
 """The one exception that users see; knows nothing of how it is shown."""
 
+from collections.abc import Sequence
+
 
 class InputError(Exception):
     """Something a user can mend: the message is one line saying what, where, and what would be right."""
+
+
+def check_error_share(reasons: Sequence[str], count: int, allowed: float, key: str, kept: str) -> None:
+    """Raise InputError where more rows failed than may: a fault of an hour must not become a reproducible result.
+
+    Args:
+        reasons: why rows failed, one for each that did.
+        count: of all rows.
+        allowed: the share of rows that may fail, 0 to 1.
+        key: the configuration's key of that share.
+        kept: what of the others stays.
+    """
+    if len(reasons) > allowed * count:
+        raise InputError(f"{len(reasons)} of {count} rows failed ({reasons[0]}), more than {key}: {allowed:g} lets pass; {kept}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from hardsoft.config.preflight import read_key
 from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
 from hardsoft.engines.base import Engine
 from hardsoft.engines.local.lookahead import WINDOW
@@ -29,9 +30,10 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
         InputError: the model cannot be loaded.
     """
     if isinstance(config.engine, ServerEngineConfig):
+        from hardsoft.engines.openai_client import NO_KEY
         from hardsoft.engines.server import ServerEngine
 
-        yield ServerEngine(config.engine, config.prompt.max_new_tokens)
+        yield ServerEngine(config.engine, config.prompt.max_new_tokens, read_key(config.engine.api_key_env) or NO_KEY)
         return
     processes = count_processes(config, device, rows)
     if processes == 1:

@@ -1,15 +1,13 @@
-"""An OpenAI model as judge: blind, rationale before verdict, structured output; the client reads OPENAI_API_KEY itself."""
+"""A model of OpenAI as judge: blind, rationale before verdict, structured output."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-import openai
-from openai.types.chat import ParsedChatCompletion
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hardsoft.config.schema import OpenAIJudgeConfig
 from hardsoft.core.labels import Label
-from hardsoft.engines.openai_client import MalformedReplyError, Server
+from hardsoft.engines.openai_client import Client, Server
 from hardsoft.judging.base import JudgeOutcome, OnVerdict, Verdict
 
 INSTRUCTIONS = """\
@@ -24,6 +22,8 @@ TIMEOUT_S = 600.0
 class Answer(BaseModel):
     """What the judge must return; the rationale comes first so that the verdict follows from it."""
 
+    model_config = ConfigDict(extra="forbid")
+
     rationale: str
     verdict: Literal["Hard", "Soft", "Unknown"]
 
@@ -31,10 +31,16 @@ class Answer(BaseModel):
 class OpenAIJudge:
     """Asks one question per skill, `concurrency` at a time."""
 
-    def __init__(self, option: OpenAIJudgeConfig, codebook: str) -> None:
+    def __init__(self, option: OpenAIJudgeConfig, codebook: str, key: str) -> None:
+        """
+        Args:
+            codebook: the rules that it judges by.
+            key: see `Server.key`.
+        """
         self.name = option.model
         self._option = option
         self._instructions = INSTRUCTIONS.format(codebook=codebook)
+        self._server = Server(None, key, option.concurrency, TIMEOUT_S, MAX_RETRIES, refused={"max_tokens"})
 
     def judge(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
         """Judge every skill.
@@ -42,44 +48,30 @@ class OpenAIJudge:
         Raises:
             InputError: no key, a rejected key or option, an unknown model, or no server.
         """
-        server = Server(None, self._option.concurrency, TIMEOUT_S, MAX_RETRIES)
-        server.ask_all(
+        self._server.ask_all(
             skills,
             self._verdict,
             on_verdict,
             lambda row, reason: on_verdict(row, Verdict(None, JudgeOutcome.ERROR, rationale=reason)),
         )
 
-    async def _verdict(self, client: openai.AsyncOpenAI, skill: str) -> Verdict:
+    async def _verdict(self, client: Client, skill: str) -> Verdict:
+        schema = {"name": "Answer", "strict": True, "schema": Answer.model_json_schema()}
+        reply = await self._server.chat(
+            client,
+            self._option.max_completion_tokens,
+            model=self._option.model,
+            messages=[{"role": "system", "content": self._instructions}, {"role": "user", "content": f"Skill: {skill}"}],
+            response_format={"type": "json_schema", "json_schema": schema},
+            reasoning_effort=self._option.reasoning_effort,
+        )
+        usage = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+        if reply.finish_reason == "content_filter":
+            return Verdict(None, JudgeOutcome.REFUSED, reply.text, usage)
+        if reply.finish_reason == "length":
+            return Verdict(None, JudgeOutcome.TRUNCATED, usage=usage)
         try:
-            completion = await client.chat.completions.parse(
-                model=self._option.model,
-                messages=[
-                    {"role": "system", "content": self._instructions},
-                    {"role": "user", "content": f"Skill: {skill}"},
-                ],
-                response_format=Answer,
-                reasoning_effort=self._option.reasoning_effort,
-                max_completion_tokens=self._option.max_completion_tokens,
-            )
-        except openai.LengthFinishReasonError:
-            return Verdict(None, JudgeOutcome.TRUNCATED)
-        except openai.ContentFilterFinishReasonError:
-            return Verdict(None, JudgeOutcome.REFUSED)
+            answer = Answer.model_validate_json(reply.text)
         except ValidationError:
-            return Verdict(None, JudgeOutcome.UNPARSEABLE)
-        except ValueError as error:  # the body is no JSON
-            raise MalformedReplyError(f"the reply is no JSON: {error}") from None
-        return _read(completion)
-
-
-def _read(completion: ParsedChatCompletion[Answer]) -> Verdict:
-    usage = {}
-    if completion.usage:
-        usage = {"input_tokens": completion.usage.prompt_tokens, "output_tokens": completion.usage.completion_tokens}
-    message = completion.choices[0].message if completion.choices else None
-    if message is None or (message.parsed is None and not message.refusal):
-        return Verdict(None, JudgeOutcome.UNPARSEABLE, usage=usage)
-    if message.parsed is None:
-        return Verdict(None, JudgeOutcome.REFUSED, str(message.refusal), usage)
-    return Verdict(Label(message.parsed.verdict), JudgeOutcome.ANSWERED, message.parsed.rationale, usage)
+            return Verdict(None, JudgeOutcome.UNPARSEABLE, usage=usage)
+        return Verdict(Label(answer.verdict), JudgeOutcome.ANSWERED, answer.rationale, usage)

@@ -237,13 +237,16 @@ def read_answer(completion: str, finish_reason: FinishReason) -> Reading:
 
     Args:
         completion: the assistant's whole message.
-        finish_reason: stop (the model ended it), length (the token limit did) or error (there is none).
+        finish_reason: stop (the model ended it), length (the token limit did), content_filter (the provider did) or error
+            (there is none).
 
     Returns:
         The label with its outcome; Unknown with truncated, unparseable, abstained or error where no verdict is stated.
     """
     if finish_reason == "error":
         return Reading(Label.UNKNOWN, Outcome.ERROR, "")
+    if finish_reason == "content_filter":
+        return Reading(Label.UNKNOWN, Outcome.ABSTAINED, "")
     text = _own_part(spoken_part(completion))
     stated = _explicit(text) or _lone(text) or _last_prose(text, finish_reason)
     if stated:

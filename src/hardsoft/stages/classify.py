@@ -11,7 +11,7 @@ from hardsoft.config.device import find_device, guess_device
 from hardsoft.config.preflight import check_classify
 from hardsoft.config.schema import Config, load_config
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
-from hardsoft.core.errors import InputError
+from hardsoft.core.errors import InputError, check_error_share
 from hardsoft.core.files import read_csv, to_json, to_jsonl, writing
 from hardsoft.core.labels import Label
 from hardsoft.core.progress import Progress, note
@@ -143,10 +143,12 @@ def main() -> None:
     content_free = completed.read(range(len(skills), len(asked)))
     leaning = [one.probabilities for one in content_free if one.probabilities]
 
-    failed = sorted(row for row in completed.errors if row < len(skills))
+    failed = [completed.errors[row].text for row in sorted(completed.errors) if row < len(skills)]
+    kept = f"the other {len(skills) - len(failed)} are stored, and `dvc repro` goes on with the rest"
+    kept = "none is stored" if no_store else kept
+    check_error_share(failed, len(skills), config.engine.max_error_share, "engine.max_error_share", kept)
     if failed:
-        reason = completed.errors[failed[0]].text
-        note(f"{len(failed)} of {len(skills)} rows failed ({reason}); `dvc repro -f classify` asks for these alone again")
+        note(f"{len(failed)} of {len(skills)} rows failed ({failed[0]}); `dvc repro -f classify` asks for these alone again")
     with writing(*OUTPUTS) as (completions, probabilities, metrics):
         table = csv.writer(probabilities, lineterminator="\n")
         table.writerow(["skill", *(label.lower() for label in Label)])

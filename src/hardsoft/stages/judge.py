@@ -3,8 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from hardsoft.config.preflight import check_judge
+from hardsoft.config.preflight import check_judge, read_key
 from hardsoft.config.schema import Config, OpenAIJudgeConfig, load_config
+from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_csv, to_json, to_jsonl, write_outputs
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
@@ -17,7 +18,8 @@ def make_judge(config: Config) -> Judge:
     if isinstance(config.judge, OpenAIJudgeConfig):
         from hardsoft.judging.llm import OpenAIJudge
 
-        return OpenAIJudge(config.judge, Path("docs/codebook.md").read_text(encoding="utf-8"))
+        codebook = Path("docs/codebook.md").read_text(encoding="utf-8")
+        return OpenAIJudge(config.judge, codebook, read_key(config.judge.api_key_env))
     return ReferenceJudge(read_reference(config.data.reference))
 
 
@@ -46,6 +48,9 @@ def main() -> None:
         }
         for row, skill in enumerate(skills)
     ]
+    if isinstance(config.judge, OpenAIJudgeConfig):
+        failed = [verdict.rationale for verdict in verdicts.values() if verdict.outcome is JudgeOutcome.ERROR]
+        check_error_share(failed, len(skills), config.judge.max_error_share, "judge.max_error_share", "`dvc repro` asks anew")
     outcomes = Counter(verdict.outcome for verdict in verdicts.values())
     usage = sum((Counter(verdict.usage) for verdict in verdicts.values()), Counter({"input_tokens": 0, "output_tokens": 0}))
     metrics = {

@@ -23,8 +23,10 @@ def completion_setting(config: Config, device: str) -> Setting:
     kind = {"kind": "completion", "format": COMPLETION_FORMAT}
     generation = {"mode": config.prompt.mode, "max_new_tokens": config.prompt.max_new_tokens}
     if isinstance(config.engine, ServerEngineConfig):
-        server = {"base_url": config.engine.base_url, "model": config.engine.model, "prefill": config.engine.prefill}
-        return {**kind, "generation": generation, "server": server}
+        named = {"identity": config.engine.identity}
+        unnamed = {"base_url": config.engine.base_url, "model": config.engine.model}
+        server = named if config.engine.identity else unnamed
+        return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
     libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
     return {
