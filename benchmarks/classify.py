@@ -49,13 +49,13 @@ class ForcedLengthEngine:
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         from hardsoft.engines.local.decode import Generated, decode
-        from hardsoft.engines.local.tokens import encode
+        from hardsoft.engines.local.tokens import Encoder
 
         some = list(chats)
         if not some:
             return
         lengths = [study_length(chat) for chat in some]
-        prompts = enumerate(encode(self._tokenizer, some))
+        prompts = enumerate(Encoder(self._tokenizer).encode(some))
 
         def stop(row: Generated) -> bool:
             return len(row.tokens) == lengths[row.row]
@@ -170,6 +170,7 @@ def main() -> None:
     from hardsoft.engines.local.engine import LocalEngine
     from hardsoft.engines.local.loading import load
     from hardsoft.engines.local.packing import pack_linears
+    from hardsoft.engines.local.tokens import Encoder
 
     reason = configuration("prompt=cot", *arguments.overrides)
     label = configuration("prompt=label_only", *arguments.overrides)
@@ -183,7 +184,7 @@ def main() -> None:
     notebook = Notebook(network, tokenizer)
     packed, _ = load(reason.model, reason.quantization, "cpu")
     pack_linears(packed)
-    single = LocalEngine(packed, tokenizer, batch_size, limit)
+    single = LocalEngine(packed, Encoder(tokenizer), batch_size, limit)
 
     with (
         Pool([partial(local_engine, reason, "cpu", share)] * cores, share, threads=1) as pool,

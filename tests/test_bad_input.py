@@ -1,5 +1,7 @@
 """Broken inputs: one line that names the file, the line or key, and what would be right; nothing else is touched."""
 
+import gzip
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 from hardsoft.config.schema import ModelConfig, QuantizationConfig, load_config
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
+from hardsoft.core.tables import read_csv
 from hardsoft.engines.local.loading import check_checkpoint, load
 from hardsoft.judging.reference import read_reference
 from hardsoft.stages import classify, extract, judge
@@ -35,14 +38,39 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (None, "data/raw/cv_skills.csv: no such file"),
         (b"", "data/raw/cv_skills.csv: empty; expected a CSV file with a header line"),
         (b"CANDIDATE_ID,Skill,Skill_Type\n1,V-Ray,Professional_Skill\n", "data.separator if ';' is wrong"),
-        (b"CANDIDATE_ID;Skills;Skill_Type\n1;V-Ray;Professional_Skill\n", "no column 'Skill'; its header reads"),
+        (
+            b"CANDIDATE_ID;Skills;Skill_Type\n1;V-Ray;Professional_Skill\n",
+            "no column 'Skill'; its header has 3, the first 'CANDIDATE_ID', 'Skills', 'Skill_Type'; set",
+        ),
         (f"{HEADER}1;V-Ray;Professional_Skill\n2;Café;Professional_Skill\n".encode("latin-1"), "line 3 is not UTF-8 (byte 0xe9)"),
         (f"{HEADER}1;V-Ray;Professional_Skill\n".encode("utf-16"), "line 1 is not UTF-8"),
-        (f"{HEADER}1;Excel;IT_Skill\n".encode(), "no skill of type 'Professional_Skill'; column 'Skill_Type' has ['IT_Skill']"),
+        (
+            f"{HEADER}1;Excel;IT_Skill\n".encode(),
+            "no skill of type 'Professional_Skill' in 1 rows; column 'Skill_Type' has 1 other",
+        ),
         (f"{HEADER}1;  ;Professional_Skill\n".encode(), "no skill of type 'Professional_Skill'"),
         (HEADER.encode(), "no skill of type 'Professional_Skill'"),
         (f"{HEADER}1;a;b;Professional_Skill\n".encode(), "line 2 has more fields than the header"),
-        (f'{HEADER}1;5" Pipes;Professional_Skill\n'.encode(), "line 2 has an unclosed double quote"),
+        (f'{HEADER}1;V-Ray;Professional_Skill\n2;"Pipes;Professional_Skill\n'.encode(), "line 3 has an unclosed double quote"),
+        (f'{HEADER}1;"12\\" pipe laying";Professional_Skill\n2;Tact;Professional_Skill\n'.encode(), "line 2 has a quote inside"),
+        (
+            f'{HEADER}1;"Pipes;Professional_Skill\n2;Tact;Professional_Skill\n3;Tubes";Professional_Skill\n'.encode(),
+            "whole rows in it",
+        ),
+        (f"{HEADER}1;V-Ray;Professional_Skill\n2;Empathy\n3\n".encode(), "line 3 has fewer fields than the header"),
+        (
+            f'{HEADER}1;"Stakeholder\nEngagement";Professional_Skill\n3;Sales; Retail;Professional_Skill\n'.encode(),
+            "line 4 has more",
+        ),
+        (
+            f'{HEADER}1;Empathy;Professional_Skill\n2;"Lean" Manufacturing;Professional_Skill\n'.encode(),
+            "line 3 has a quote inside",
+        ),
+        (gzip.compress(f"{HEADER}1;V-Ray;Professional_Skill\n".encode()), "a gzip file; unpack it"),
+        (b"PK\x03\x04rest", "a zip or Excel file; unpack it, or export it as CSV"),
+        (b"\xd0\xcf\x11\xe0rest", "an Excel file of the old kind"),
+        (f"sep=,\n{HEADER}1;V-Ray;Professional_Skill\n".encode(), "line 1 says 'sep=,', and the separator is ';'"),
+        (b"CANDIDATE_ID;Skill;Skill;Skill_Type\n", "1 columns have the name of another"),
     ],
 )
 def test_exports(folder: Path, content: bytes | None, message: str) -> None:
@@ -55,11 +83,68 @@ def test_exports(folder: Path, content: bytes | None, message: str) -> None:
     assert not (folder / "data/interim/skills.csv").exists()
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_fault(folder: Path) -> None:
-    content = "\ufeff" + HEADER + "1;Pâtisserie;Professional_Skill\n"
-    (folder / "data/raw/cv_skills.csv").write_bytes(content.replace("\n", "\r\n").encode())
+ROW = "1;Pâtisserie;Professional_Skill\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + HEADER + ROW,
+        (HEADER + ROW).replace("\n", "\r\n"),
+        (HEADER + ROW).replace("\n", "\r"),
+        "sep=;\n" + HEADER + ROW,
+        '\ufeff"sep=;"\r\n' + HEADER + ROW,
+        HEADER + "\n" + ROW + "\n\n",
+        HEADER + ROW.rstrip("\n"),
+        HEADER + '1;"Pâtisserie";"Professional_Skill"\n',
+        HEADER + '1;"\nPâtisserie";Professional_Skill\n',
+    ],
+)
+def test_what_is_healthy_is_read(folder: Path, content: str) -> None:
+    (folder / "data/raw/cv_skills.csv").write_bytes(content.encode())
     extract.main()
     assert (folder / "data/interim/skills.csv").read_text(encoding="utf-8") == "skill,mentions\nPâtisserie,1\n"
+
+
+def test_quotes_inside_are_read_and_a_separator_may_be_any_character(folder: Path) -> None:
+    (folder / "data/raw/cv_skills.csv").write_text(
+        f'{HEADER}1;5" Pipes;Professional_Skill\n2;"8"" Pipes";Professional_Skill\n', encoding="utf-8"
+    )
+    extract.main()
+    assert read_csv("data/interim/skills.csv")["skill"].to_list() == ['5" Pipes', '8" Pipes']
+    wide = (folder / "data/raw/cv_skills.csv").read_text(encoding="utf-8").replace(";", "¦")
+    (folder / "data/raw/cv_skills.csv").write_text(wide, encoding="utf-8")
+    params = OmegaConf.load("params.yaml")
+    params.data.separator = "¦"
+    OmegaConf.save(params, "params.yaml")
+    extract.main()
+    assert read_csv("data/interim/skills.csv")["skill"].to_list() == ['5" Pipes', '8" Pipes']
+
+
+def test_every_row_of_an_export_is_accounted_for(folder: Path) -> None:
+    rows = ["1;V-Ray;Professional_Skill", "1;v-ray;Professional_Skill", ";V-Ray;Professional_Skill", "2;;Professional_Skill"]
+    rows += ["2;NULL;Professional_Skill", "3;Excel;IT_Skill", "3;Oslo;", "4;Tact;Professional_Skill"]
+    (folder / "data/raw/cv_skills.csv").write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
+    extract.main()
+    assert json.loads(Path("metrics/input.json").read_text(encoding="utf-8")) == {
+        "rows": 8,
+        "left_out": {"other_type": 1, "no_type": 1, "no_name": 2},
+        "mentions": 4,
+        "without_candidate": 1,
+        "repeated": 1,
+        "spellings": 3,
+        "skills": 2,
+    }
+
+
+def test_no_message_tells_what_a_file_without_a_header_holds(folder: Path) -> None:
+    (folder / "data/raw/cv_skills.csv").write_text(
+        "".join(f"{n};Secret Skill {n} " + "x" * 99 + ";T\n" for n in range(9)), encoding="utf-8"
+    )
+    with pytest.raises(InputError) as error:
+        extract.main()
+    assert len(str(error.value)) < 300
+    assert "Secret Skill 1" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +225,16 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
     checkpoint = Path("models/embedded/checkpoint")
     shutil.copytree(ROOT / checkpoint, checkpoint)
     (checkpoint / "model.safetensors").write_bytes(b"broken")
-    model = ModelConfig(source="folder", name=str(checkpoint), revision=None, gated=False, dtype="float32", dep=str(checkpoint))
+    model = ModelConfig(
+        source="folder",
+        name=str(checkpoint),
+        revision=None,
+        gated=False,
+        parameters=1722048,
+        chat_template={},
+        dtype="float32",
+        dep=str(checkpoint),
+    )
     with pytest.raises(InputError, match="models/embedded/checkpoint: cannot be loaded: "):
         load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
 

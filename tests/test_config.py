@@ -69,7 +69,15 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         ("quantization.method=nf3", "quantization.method: Input should be 'none', 'nf4', 'fp4' or 'int8'"),
         ("data.path=/tmp/mine.csv", "data.path: lies outside the repository"),
         ("quantization.dequantize=true", "quantization: dequantize is for nf4 and fp4; with none it must be false"),
-        ("model.dep=conf/model/embedded.yaml", "model: dep must be the checkpoint folder models/embedded/checkpoint"),
+        (
+            "model.dep=conf/model/embedded.yaml",
+            "model.name and model.dep are the same path; set model.dep=models/embedded/checkpoint",
+        ),
+        (
+            "model.name=models/mine",
+            "of a checkpoint folder, model.name and model.dep are the same path; set model.dep=models/mine",
+        ),
+        ("model.dep=../mine", "model.dep: leaves the repository by a relative path"),
         ("engine.processes=0", "engine.processes: Input should be greater than 0"),
         ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),
         ("prompt", "Error parsing override 'prompt'"),
@@ -79,6 +87,13 @@ def test_what_does_not_fit_is_named(override: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         compose([override])
     assert message in " ".join(str(error.value).split())
+
+
+@pytest.mark.parametrize(
+    "overrides", [["model.name=models/mine/", "model.dep=models/mine"], ["model.name=/x/y", "model.dep=/x/y/"]]
+)
+def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) -> None:
+    compose(overrides)
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:

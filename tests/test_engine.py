@@ -21,7 +21,7 @@ from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.packing import pack_linears
 from hardsoft.engines.local.plain import decode_plainly
-from hardsoft.engines.local.tokens import encode, label_ids
+from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.calibration import contextual_calibration
 from hardsoft.prompting.prompts import Prompt, read_prompt
@@ -35,6 +35,8 @@ MODEL = ModelConfig(
     name=str(CHECKPOINT.relative_to(ROOT)),
     revision=None,
     gated=False,
+    parameters=1722048,
+    chat_template={},
     dtype="float32",
     dep=str(CHECKPOINT.relative_to(ROOT)),
 )
@@ -83,7 +85,8 @@ def complete(
     skills: list[str], name: str = "cot", method: Method = "none", batch_size: int = 64, max_new_tokens: int = 60
 ) -> list[Completion]:
     completions: dict[int, Completion] = {}
-    engine = LocalEngine(*model(method), batch_size, max_new_tokens, scoring=option(name).mode == "label")
+    network, tokenizer = model(method)
+    engine = LocalEngine(network, Encoder(tokenizer), batch_size, max_new_tokens, scoring=option(name).mode == "label")
     engine.complete(chats(skills, name), completions.update)
     return [completions[row] for row in range(len(skills))]
 
@@ -127,7 +130,7 @@ def test_unseen_names_are_labelled_better_than_by_chance() -> None:
 @pytest.mark.parametrize("name", PROMPTS)
 def test_every_prompt_begins_with_its_only_bos_and_gets_readable_answers(name: str) -> None:
     _, tokenizer = model()
-    (ids,) = encode(tokenizer, chats(["V-Ray"], name))
+    (ids,) = Encoder(tokenizer).encode(chats(["V-Ray"], name))
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
     assert "V-Ray" in str(tokenizer.decode(ids))
@@ -192,7 +195,7 @@ def test_prompts_are_encoded_as_the_chat_template_does_whatever_the_tokenizer_di
         asked, add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
     )
     tokenizer(["short", "a longer text"], padding=True, truncation=True, max_length=3)
-    assert encode(tokenizer, asked) == expected
+    assert Encoder(tokenizer).encode(asked) == expected
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -201,7 +204,7 @@ def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -
     network, tokenizer = model()
     skills = some_skills(300 if name == "codebook" else 60)
     skills += ["x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
-    prompts = encode(tokenizer, chats(skills, name))
+    prompts = Encoder(tokenizer).encode(chats(skills, name))
     stop = tokenizer.eos_token_id
     expected = {
         one.row: one
@@ -213,7 +216,7 @@ def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -
         pack_linears(network)
     for size in (1, 5, 200):
         completions: dict[int, Completion] = {}
-        LocalEngine(network, tokenizer, size, 60).complete(chats(skills, name), completions.update)
+        LocalEngine(network, Encoder(tokenizer), size, 60).complete(chats(skills, name), completions.update)
         for row, one in expected.items():
             whole = prompt(name).prefill + str(tokenizer.decode(one.tokens, skip_special_tokens=True))
             assert text(completions[row]) == (whole, "stop" if one.stopped else "length", len(one.tokens))
@@ -242,7 +245,7 @@ def test_a_model_that_talks_on_after_its_answer_is_stopped_there() -> None:
     network.register_forward_hook(end_by_a_line_break)
     skills = some_skills(80)
     completions: dict[int, Completion] = {}
-    LocalEngine(network, tokenizer, 64, 60).complete(chats(skills), completions.update)
+    LocalEngine(network, Encoder(tokenizer), 64, 60).complete(chats(skills), completions.update)
     for row, whole in enumerate(complete(skills)):
         assert text(completions[row]) == (whole.text + "\n", "stop", whole.tokens)
 
@@ -257,7 +260,7 @@ def test_an_architecture_that_the_loop_cannot_take_is_completed_plainly(capsys: 
     narrow.generation_config.eos_token_id = tokenizer.eos_token_id
     for scoring, name in ((False, "cot"), (True, "label_only")):
         completions: dict[int, Completion] = {}
-        LocalEngine(narrow, tokenizer, 4, 20, scoring).complete(chats(some_skills(100), name), completions.update)
+        LocalEngine(narrow, Encoder(tokenizer), 4, 20, scoring).complete(chats(some_skills(100), name), completions.update)
         assert sorted(completions) == list(range(len(some_skills(100))))
         assert "this architecture gets plain generation" in capsys.readouterr().err
 
@@ -265,11 +268,11 @@ def test_an_architecture_that_the_loop_cannot_take_is_completed_plainly(capsys: 
 def test_label_scores_are_those_of_the_whole_prompt() -> None:
     network, tokenizer = model()
     skills = some_skills(20)
-    candidates = label_ids(tokenizer, chats(["V-Ray"], "label_only")[0])
+    candidates = Encoder(tokenizer).label_ids(chats(["V-Ray"], "label_only")[0])
     assert [str(tokenizer.decode([token])).strip() for token in candidates] == ["Hard", "Soft", "Unknown"]
     for skill, completion in zip(skills, complete(skills, "label_only", batch_size=7), strict=True):
         with torch.inference_mode():
-            logits = network(torch.tensor(encode(tokenizer, chats([skill], "label_only")))).logits[0, -1, candidates]
+            logits = network(torch.tensor(Encoder(tokenizer).encode(chats([skill], "label_only")))).logits[0, -1, candidates]
         torch.testing.assert_close(torch.tensor(completion.probabilities), logits.softmax(-1), atol=1e-4, rtol=0)
         label = list(Label)[int(logits.argmax())]
         assert completion.text == f"Answer: {label}"
@@ -284,7 +287,9 @@ def test_probabilities_after_reasoning_are_those_at_the_answer() -> None:
         assert reasoning.endswith("Answer:")
         before = [*prompt("cot").messages(skill)[:-1], {"role": "assistant", "content": reasoning}]
         with torch.inference_mode():
-            logits = network(torch.tensor(encode(tokenizer, [before]))).logits[0, -1, label_ids(tokenizer, before)]
+            logits = network(torch.tensor(Encoder(tokenizer).encode([before]))).logits[
+                0, -1, Encoder(tokenizer).label_ids(before)
+            ]
         torch.testing.assert_close(torch.tensor(completion.probabilities), logits.softmax(-1), atol=1e-4, rtol=0)
         assert list(Label)[int(logits.argmax())] == label
     assert complete(["V-Ray"], max_new_tokens=5)[0].probabilities is None
@@ -325,16 +330,16 @@ def test_memory_that_is_too_short_halves_the_batch() -> None:
     script = """
 import os, resource
 os.environ["HF_HUB_OFFLINE"] = "1"
-from tests.test_engine import LocalEngine, chats, model, some_skills, text
+from tests.test_engine import Encoder, LocalEngine, chats, model, some_skills, text
 skills = some_skills(1)[:600]
 network, tokenizer = model()
 network.config.max_position_embeddings = 4096
-engine = LocalEngine(network, tokenizer, 8, 60)
+engine = LocalEngine(network, Encoder(tokenizer), 8, 60)
 engine.complete(chats(skills[:8]), lambda results: None)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
 completions = {}
-LocalEngine(network, tokenizer, 600, 60).complete(chats(skills), completions.update)
+LocalEngine(network, Encoder(tokenizer), 600, 60).complete(chats(skills), completions.update)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert sorted(completions) == list(range(600))
 expected = {}
@@ -353,7 +358,7 @@ def test_no_prompt_no_result() -> None:
 def test_a_prefill_that_a_label_would_change_cannot_be_scored() -> None:
     _, tokenizer = model()
     with pytest.raises(InputError, match="changes the tokens before it"):
-        label_ids(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Answer: "}])
+        Encoder(tokenizer).label_ids([{"role": "user", "content": "x"}, {"role": "assistant", "content": "Answer: "}])
 
 
 @settings(max_examples=50, deadline=None)
@@ -363,7 +368,7 @@ def test_a_prefill_that_a_label_would_change_cannot_be_scored() -> None:
 )
 def test_a_skill_is_data_and_never_control(skill: str) -> None:
     _, tokenizer = model()
-    usual, ids = encode(tokenizer, chats(["x", skill]))
+    usual, ids = Encoder(tokenizer).encode(chats(["x", skill]))
     control = [tokenizer.get_vocab()[token] for token in ("<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")]
     assert [ids.count(token) for token in control] == [usual.count(token) for token in control] == [1, 2, 1, 1, 1]
 
@@ -380,10 +385,10 @@ def test_a_tokenizer_without_a_chat_template_or_with_two_bos(tmp_path: Path) -> 
     template = tokenizer.chat_template
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        encode(tokenizer, chats(["x"]))
+        Encoder(tokenizer).encode(chats(["x"]))
     tokenizer.chat_template = "<s>" + template
     with pytest.raises(InputError, match="2 BOS tokens"):
-        encode(tokenizer, chats(["x"]))
+        Encoder(tokenizer).encode(chats(["x"]))
 
 
 @pytest.mark.gpu
@@ -393,7 +398,7 @@ def test_a_gpu_writes_in_fp32_what_the_cpu_writes(name: str) -> None:
     network, tokenizer = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cuda")
     skills = some_skills(20)
     completions: dict[int, Completion] = {}
-    LocalEngine(network, tokenizer, 64, 60, scoring=option(name).mode == "label").complete(
+    LocalEngine(network, Encoder(tokenizer), 64, 60, scoring=option(name).mode == "label").complete(
         chats(skills, name), completions.update
     )
     assert [text(completions[row]) for row in range(len(skills))] == list(map(text, complete(skills, name)))

@@ -3,11 +3,13 @@
 import unicodedata
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hardsoft.config.schema import Columns, DataConfig
-from hardsoft.stages.extract import distinct_skills
+from hardsoft.core.names import clean, key
+from hardsoft.stages.extract import distinct_skills, skill_mentions
 
 DATA = DataConfig(
     path="data/raw/cv_skills.csv",
@@ -22,7 +24,7 @@ Row = tuple[str | None, str | None, str | None]
 
 def extract(rows: list[Row]) -> dict[str, int]:
     table = pl.DataFrame(rows, schema=dict.fromkeys(("CANDIDATE_ID", "Skill", "Skill_Type"), pl.String), orient="row")
-    return dict(distinct_skills(table, DATA).rows())
+    return dict(distinct_skills(skill_mentions(table, DATA)).rows())
 
 
 def test_only_the_wanted_type_is_taken() -> None:
@@ -51,6 +53,53 @@ def test_composed_and_decomposed_letters_are_one_skill() -> None:
         ("2", unicodedata.normalize("NFD", "Pâtisserie"), "Professional_Skill"),
     ]
     assert extract(rows) == {"Pâtisserie": 2}
+
+
+SAME = {
+    "Project Management": [
+        *["Project\u00ad Management", "Project\u2060  Management", "\u200eProject Management\u200e", "Project\u200d Management"],
+        *["\u202aProject Management\u202c", "Pro\u200bject Management", "Project\u3000Management", "PROJECT MANAGEMENT"],
+        *[
+            "Ｐｒｏｊｅｃｔ Management",
+            "• Project Management",
+            "- Project Management",
+            "Project Management.",
+            "Project&nbsp;Management",
+        ],
+        *[
+            "Project%20Management",
+            '"Project Management"',
+            "\ufeffProject\tManagement",
+            "Project Management\ufe0f",
+            "Project\u2028Management",
+        ],
+    ],
+    "R&D Management": ["R&amp;D Management", "R&amp;amp;D Management", "R&#38;D Management", "R%26D Management"],
+    "Straßenbau": ["STRASSENBAU", "strassenbau", "Stra&szlig;enbau"],
+    "Pâtisserie": [unicodedata.normalize("NFD", "Pâtisserie"), "PÃ¢tisserie", "P&acirc;tisserie"],
+    "Driver's Licence": ["Driver’s Licence", "Driver&#39;s Licence", "Driver&rsquo;s Licence"],
+    "Problem-Solving": ["Problem‐Solving", "Problem‑Solving", "Problem–Solving"],
+    "Office": ["Oﬃce", "OFFICE"],
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_one_skill_stays_one_skill_in_whatever_form_it_comes(name: str) -> None:
+    forms = [name, name, *SAME[name]]
+    assert extract([(str(number), form, "Professional_Skill") for number, form in enumerate(forms)]) == {name: len(forms)}
+
+
+@pytest.mark.parametrize(
+    "names", [("C", "C++", "C#"), (".NET", "NET"), ("Q&A", "QA"), ("50% Rule", "50 Rule"), ("Node.js", "Node js")]
+)
+def test_what_differs_stays_apart(names: tuple[str, ...]) -> None:
+    assert extract([("1", name, "Professional_Skill") for name in names]) == dict.fromkeys(sorted(names), 1)
+
+
+@given(st.text(max_size=30))
+def test_a_clean_name_and_a_key_are_clean_already(name: str) -> None:
+    assert clean(clean(name)) == clean(name)
+    assert key(clean(name)) == key(name)
 
 
 rows_strategy = st.lists(

@@ -23,6 +23,7 @@ from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines import openai_client
 from hardsoft.engines.local.engine import LocalEngine
+from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.openai_client import NO_KEY
 from hardsoft.engines.server import ServerEngine
 from hardsoft.prompting.answers import read_answer
@@ -86,7 +87,10 @@ def served() -> Iterator[str]:
 def test_a_real_server_writes_what_the_local_engine_writes(served: str) -> None:
     skills = some_skills(60)
     local: dict[int, Completion] = {}
-    LocalEngine(*model(), 64, 60).complete([prompt("zero_shot").messages(skill) for skill in skills], local.update)
+    network, tokenizer = model()
+    LocalEngine(network, Encoder(tokenizer), 64, 60).complete(
+        [prompt("zero_shot").messages(skill) for skill in skills], local.update
+    )
     remote = complete(option(served, model=CHECKPOINT, prefill=False, timeout_s=60.0), skills, "zero_shot")
     assert [text(one) for one in remote] == [text(local[row]) for row in range(len(skills))]
     assert all(one.probabilities is None for one in remote)

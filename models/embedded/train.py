@@ -28,7 +28,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 from hardsoft.core.chat import Completion
 from hardsoft.core.labels import Label
 from hardsoft.engines.local.engine import LocalEngine
-from hardsoft.engines.local.tokens import encode
+from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import Prompt
 from hardsoft.statistics.intervals import Estimate
@@ -202,7 +202,7 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt
     """Complete the prompt for every entry and read the answers."""
     model.eval()
     completions: dict[int, Completion] = {}
-    engine = LocalEngine(model, tokenizer, batch_size=128, max_new_tokens=60)
+    engine = LocalEngine(model, Encoder(tokenizer), batch_size=128, max_new_tokens=60)
     engine.complete([prompt.messages(entry["skill"]) for entry in entries], completions.update)
     readings = [read_answer(completions[row].text, completions[row].finish_reason) for row in range(len(entries))]
     given = {
@@ -247,7 +247,7 @@ def main() -> None:
         drawn = chance.choices(list(PROMPT_WEIGHTS), list(PROMPT_WEIGHTS.values()))[0]
         prompt = prompts["label_only" if step <= WARM_UP else drawn]
         batch = [entry for label, size in BATCH.items() for entry in chance.sample(pools[label], size)]
-        asked = encode(tokenizer, [prompt.messages(vary_case(entry["skill"], chance)) for entry in batch])
+        asked = Encoder(tokenizer).encode([prompt.messages(vary_case(entry["skill"], chance)) for entry in batch])
         loss = batch_loss(model, asked, [target(tokenizer, entry, prompt, descriptions) for entry in batch])
         optimizer.zero_grad()
         loss.backward()

@@ -1,12 +1,19 @@
-"""What `engine.device: auto` means, told without importing torch, which takes seconds; torch has the last word where it runs."""
+"""What `auto` means, told without importing torch, which takes seconds; of the device, torch has the last word where it runs.
+
+Only what does not change between runs counts, such as a card's total memory: what is told here is part of a row's key.
+"""
 
 import os
 
+import psutil
 import pynvml
 
-from hardsoft.config.schema import EngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, EngineConfig, ServerEngineConfig
 
 ELSEWHERE = "elsewhere"
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+ROOM_TO_DEQUANTIZE = 1.4
+"""Total memory that dequantising takes, as a multiple of the dequantised weights: those of 4 bits, keys and values, and work."""
 
 
 def guess_device(engine: EngineConfig) -> str:
@@ -36,3 +43,20 @@ def find_device(engine: EngineConfig) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dequantizes(config: Config, device: str) -> bool:
+    """Whether 4-bit weights are turned back after loading: `auto` does where the device's whole memory has room for them."""
+    if config.quantization.dequantize != "auto":
+        return config.quantization.dequantize
+    size = config.model.parameters * BYTES[config.model.dtype]
+    return total_memory(device) >= ROOM_TO_DEQUANTIZE * size
+
+
+def total_memory(device: str) -> int:
+    """Bytes of main memory, or of the smallest GPU's."""
+    if device != "cuda":
+        return psutil.virtual_memory().total
+    pynvml.nvmlInit()
+    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+    return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)

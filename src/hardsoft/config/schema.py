@@ -34,6 +34,16 @@ def _inside_repository(path: str) -> str:
     return path
 
 
+def _inside_or_absolute(path: str) -> str:
+    if ".." in Path(path).parts:
+        raise ValueError("leaves the repository by a relative path; give a folder elsewhere by its absolute path")
+    return path
+
+
+def _without_slash(path: str) -> str:
+    return path.rstrip("/") or path
+
+
 def _http_address(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
@@ -74,21 +84,25 @@ class DataConfig(Section):
 
 class ModelConfig(Section):
     source: Literal["folder", "hub"]
-    """Where the model is: a checkpoint folder in the repository, or the Hugging Face hub."""
-    name: str
-    """The folder's path, or the model's id on the hub."""
+    """Where the model is: a checkpoint folder on this disk, or the Hugging Face hub."""
+    name: Annotated[str, AfterValidator(_without_slash)]
+    """The folder's path, in the repository or absolute, or the model's id on the hub."""
     revision: str | None
     """The commit of a hub model; null for a folder."""
     gated: bool
+    parameters: PositiveInt
+    """Of the model, roughly: what `quantization.dequantize: auto` goes by."""
+    chat_template: dict[str, str | int | float | bool]
+    """Arguments of the chat template, such as `enable_thinking: false` or a `date_string`."""
     dtype: Literal["float32", "float16", "bfloat16"]
     """Of the weights that are not quantised, and of the computation."""
-    dep: RepositoryPath
+    dep: Annotated[str, AfterValidator(_without_slash), AfterValidator(_inside_or_absolute)]
     """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if self.source == "folder" and self.dep != self.name:
-            raise ValueError(f"dep must be the checkpoint folder {self.name}; source: hub takes a model of the hub")
+            raise ValueError(f"of a checkpoint folder, model.name and model.dep are the same path; set model.dep={self.name}")
         if self.source == "hub" and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"revision must pin a commit of {self.name}, 40 hexadecimal digits: branches move")
         return self

@@ -1,11 +1,14 @@
 """Progress of a long stage: a bar with rate and time left on a terminal, an occasional plain line elsewhere."""
 
+import os
 import sys
 import time
 from types import TracebackType
 
 from tqdm import tqdm
 
+PROCESS = "HARDSOFT_PROCESS"
+"""The environment variable that holds the number of a process among its like."""
 SECONDS_BETWEEN_LINES = 15.0
 FIRST_ESTIMATE = 0.05
 """Share of the rows before which a rate means little."""
@@ -43,6 +46,12 @@ class Progress:
         self._bar.close()
 
 
-def note(text: str) -> None:
-    """A line for the person who waits, above the bar if there is one."""
+def note(text: str, once: bool = False) -> None:
+    """A line for the person who waits, above the bar if there is one.
+
+    Args:
+        once: whether of several processes that do the same only the first one says so.
+    """
+    if once and os.environ.get(PROCESS, "0") != "0":
+        return
     tqdm.write(f"note: {text}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 
 from hardsoft.core.chat import Chat
 from hardsoft.core.errors import InputError
+from hardsoft.core.progress import PROCESS
 from hardsoft.engines.base import Engine, OnResults
 
 MakeEngine = Callable[[], Engine]
@@ -41,9 +42,9 @@ class Pool:
         self._share = share
         context = multiprocessing.get_context("spawn")
         self._processes, self._connections = [], []
-        for make in makers:
+        for number, make in enumerate(makers):
             connection, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, make, threads), daemon=True)
+            process = context.Process(target=_work, args=(theirs, make, threads, number), daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -112,9 +113,10 @@ class Pool:
             process.join()
 
 
-def _work(connection: Connection, make: MakeEngine, threads: int | None) -> None:
+def _work(connection: Connection, make: MakeEngine, threads: int | None, number: int) -> None:
     """A process of the pool: complete what is sent, until the other end closes, be it that its process was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    os.environ[PROCESS] = str(number)
     if threads is not None:
         os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         import torch

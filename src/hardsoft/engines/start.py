@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from hardsoft.config.device import dequantizes
 from hardsoft.config.preflight import read_key
 from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
 from hardsoft.engines.base import Engine
@@ -54,11 +55,20 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     from hardsoft.engines.local.engine import LocalEngine
     from hardsoft.engines.local.loading import load
     from hardsoft.engines.local.packing import pack_linears
+    from hardsoft.engines.local.tokens import Encoder
 
-    network, tokenizer = load(config.model, config.quantization, device)
+    quantization = config.quantization.model_copy(update={"dequantize": dequantizes(config, device.partition(":")[0])})
+    network, tokenizer = load(config.model, quantization, device)
     pack_linears(network)
     prompt = config.prompt
-    return LocalEngine(network, tokenizer, config.engine.batch_size, prompt.max_new_tokens, prompt.mode == "label", window)
+    return LocalEngine(
+        network,
+        Encoder(tokenizer, config.model.chat_template),
+        config.engine.batch_size,
+        prompt.max_new_tokens,
+        prompt.mode == "label",
+        window,
+    )
 
 
 def count_processes(config: Config, device: str, rows: int) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from hardsoft.core.errors import InputError
-from hardsoft.core.files import read_csv, require_columns
 from hardsoft.core.labels import Label
 from hardsoft.core.names import clean_name, name_key
+from hardsoft.core.tables import read_csv, require_columns
 from hardsoft.judging.base import JudgeOutcome, OnVerdict, Verdict
 
 

@@ -12,10 +12,11 @@ from hardsoft.config.preflight import check_classify
 from hardsoft.config.schema import Config, load_config
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share
-from hardsoft.core.files import read_csv, to_json, to_jsonl, writing
+from hardsoft.core.files import to_json, to_jsonl, writing
 from hardsoft.core.labels import Label
 from hardsoft.core.progress import Progress, note
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
 from hardsoft.engines.start import open_engine
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.calibration import CONTENT_FREE, contextual_calibration

@@ -5,9 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from hardsoft.core.files import read_csv, read_jsonl, to_json, write_outputs
+from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import Label, Outcome
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
 from hardsoft.prompting.answers import Reading, read_answer
 
 RULE = "=" * 80

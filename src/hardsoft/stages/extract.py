@@ -1,34 +1,46 @@
 """Stage extract: from a CV-skills export to its distinct skills, each with the number of CVs that mention it."""
 
+from typing import Any
+
 import polars as pl
 
 from hardsoft.config.schema import DataConfig, load_config
 from hardsoft.core.errors import InputError
-from hardsoft.core.files import read_csv, require_columns, write_outputs
+from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.names import clean_name, name_key
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv, require_columns
 
 
-def distinct_skills(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
-    """Reduce an export to one row per skill.
-
-    Spellings that differ only in case, white space or Unicode form are one skill, shown in its most frequent spelling
-    (of equals the first in code-point order). A candidate counts once per skill.
+def skill_mentions(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
+    """The rows that name a skill of the wanted type.
 
     Args:
         rows: the export, all columns text, nulls allowed.
         data: the names of its columns and the wanted skill type.
 
     Returns:
-        Columns skill and mentions (candidates, >= 1), sorted by skill.
+        Columns candidate (null allowed), spelling (see `clean_name`), key (what names are compared by).
     """
-    mentions = (
-        rows.lazy()
-        .filter(pl.col(data.columns.type).str.strip_chars() == data.skill_type)
-        .select(candidate=pl.col(data.columns.candidate).str.strip_chars(), spelling=clean_name(pl.col(data.columns.skill)))
+    spelling = clean_name(pl.col(data.columns.skill))
+    return (
+        rows.filter(pl.col(data.columns.type).str.strip_chars() == data.skill_type)
+        .select(candidate=pl.col(data.columns.candidate).str.strip_chars(), spelling=spelling)
         .filter(pl.col("spelling").is_not_null() & pl.col("spelling").is_in(data.null_values).not_())
         .with_columns(key=name_key(pl.col("spelling")))
+        .drop_nulls("key")
     )
+
+
+def distinct_skills(mentions: pl.DataFrame) -> pl.DataFrame:
+    """Reduce mentions to one row per skill.
+
+    Spellings with the same key are one skill, shown in its most frequent spelling (of equals the first in code-point order). A
+    candidate counts once per skill, and rows without one count as one candidate together.
+
+    Returns:
+        Columns skill and mentions (candidates, >= 1), sorted by skill.
+    """
     spellings = (
         mentions.group_by("key", "spelling")
         .agg(times=pl.len())
@@ -37,7 +49,26 @@ def distinct_skills(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
         .agg(skill=pl.col("spelling").first())
     )
     counts = mentions.group_by("key").agg(mentions=pl.col("candidate").n_unique())
-    return spellings.join(counts, on="key").select("skill", "mentions").sort("skill").collect()
+    return spellings.join(counts, on="key").select("skill", "mentions").sort("skill")
+
+
+def input_counts(rows: pl.DataFrame, mentions: pl.DataFrame, skills: pl.DataFrame, data: DataConfig) -> dict[str, Any]:
+    """What became of each row of the export; `rows` is the sum of `other_type`, `no_type`, `no_name` and `mentions`."""
+    kinds = rows[data.columns.type].str.strip_chars()
+    of_type = int((kinds == data.skill_type).sum())
+    return {
+        "rows": rows.height,
+        "left_out": {
+            "other_type": rows.height - of_type - kinds.null_count(),
+            "no_type": kinds.null_count(),
+            "no_name": of_type - mentions.height,
+        },
+        "mentions": mentions.height,
+        "without_candidate": mentions["candidate"].null_count(),
+        "repeated": mentions.height - int(skills["mentions"].sum()),
+        "spellings": mentions["spelling"].n_unique(),
+        "skills": skills.height,
+    }
 
 
 def main() -> None:
@@ -50,13 +81,16 @@ def main() -> None:
         [columns.candidate, columns.skill, columns.type],
         f"set data.columns, or data.separator if {data.separator!r} is wrong",
     )
-    skills = distinct_skills(rows, data)
+    mentions = skill_mentions(rows, data)
+    skills = distinct_skills(mentions)
     if skills.is_empty():
-        found = sorted(rows[columns.type].drop_nulls().unique())
+        kinds = rows[columns.type].drop_nulls().n_unique()
         raise InputError(
-            f"{data.path}: no skill of type {data.skill_type!r}; column {columns.type!r} has {found[:8]}; set data.skill_type"
+            f"{data.path}: no skill of type {data.skill_type!r} in {rows.height} rows; column {columns.type!r} has {kinds} other "
+            "values; set data.skill_type"
         )
-    write_outputs({"data/interim/skills.csv": skills.write_csv()})
+    counts = input_counts(rows, mentions, skills, data)
+    write_outputs({"data/interim/skills.csv": skills.write_csv(), "metrics/input.json": to_json(counts)})
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from pathlib import Path
 from hardsoft.config.preflight import check_judge, read_key
 from hardsoft.config.schema import Config, OpenAIJudgeConfig, load_config
 from hardsoft.core.errors import check_error_share
-from hardsoft.core.files import read_csv, to_json, to_jsonl, write_outputs
+from hardsoft.core.files import to_json, to_jsonl, write_outputs
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
 from hardsoft.judging.base import Judge, JudgeOutcome, Verdict
 from hardsoft.judging.reference import ReferenceJudge, read_reference
 

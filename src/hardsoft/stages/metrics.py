@@ -7,10 +7,11 @@ from typing import Any
 import polars as pl
 
 from hardsoft.config.schema import load_config
-from hardsoft.core.files import read_csv, read_jsonl, to_json, write_outputs
+from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.names import name_key
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
 from hardsoft.judging.reference import read_reference
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.intervals import Estimate, wilson

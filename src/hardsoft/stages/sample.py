@@ -5,9 +5,10 @@ import hashlib
 import polars as pl
 
 from hardsoft.config.schema import load_config
-from hardsoft.core.files import read_csv, write_outputs
+from hardsoft.core.files import write_outputs
 from hardsoft.core.labels import ANSWERS
 from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
 
 
 def draw(labels: pl.DataFrame, per_label: int, seed: int) -> pl.DataFrame:

@@ -4,6 +4,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+from hardsoft.config.device import dequantizes
 from hardsoft.config.schema import Config, ModelConfig, ServerEngineConfig
 from hardsoft.store.rows import Setting
 
@@ -32,8 +33,9 @@ def completion_setting(config: Config, device: str) -> Setting:
     return {
         **kind,
         "model": model_identity(config.model),
+        "chat_template": config.model.chat_template,
         "dtype": config.model.dtype,
-        "quantization": config.quantization.model_dump(),
+        "quantization": {**config.quantization.model_dump(), "dequantize": dequantizes(config, device)},
         "device": device,
         "batch_size": None if exact else config.engine.batch_size,
         "generation": generation,
@@ -42,7 +44,7 @@ def completion_setting(config: Config, device: str) -> Setting:
 
 
 def model_identity(model: ModelConfig) -> dict[str, str | None]:
-    """A hub model's name and commit, or a folder's name and the hash of the files in it."""
+    """A hub model's name and commit, or a folder's name and the hash of the files in it; where it lies does not count."""
     if model.source == "hub":
         return {"name": model.name, "revision": model.revision}
     combined = hashlib.sha256()
@@ -51,4 +53,4 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             combined.update(f"{path.name} {digest}\n".encode())
-    return {"name": model.name, "files": combined.hexdigest()}
+    return {"name": Path(model.name).name, "files": combined.hexdigest()}

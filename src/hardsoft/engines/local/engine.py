@@ -1,21 +1,25 @@
 """transformers in this process: greedy decoding over the prompts' shared prefix, or scores of the three labels."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, islice
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
+from hardsoft.engines.local.check import why_not
 from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.loading import end_tokens
 from hardsoft.engines.local.lookahead import WINDOW, Row
+from hardsoft.engines.local.memory_errors import is_out_of_memory
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
-from hardsoft.engines.local.tokens import encode, label_ids
+from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.memory import peak_memory_mb
 from hardsoft.prompting.answers import answer_is_complete, is_before_answer, open_reasoning
 
@@ -26,7 +30,7 @@ class LocalEngine:
     def __init__(
         self,
         network: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
         batch_size: int,
         max_new_tokens: int,
         scoring: bool = False,
@@ -38,12 +42,15 @@ class LocalEngine:
             max_new_tokens: the limit of a completion.
             window: chats that are encoded together, looked ahead over, and held in memory.
         """
-        self._network, self._tokenizer = network, tokenizer
+        self._network, self._encoder = network, encoder
+        tokenizer = encoder.tokenizer
         self._batch_size, self._max_new_tokens, self._scoring, self._window = batch_size, max_new_tokens, scoring, window
         self._decode: Callable[..., Iterator[list[Generated]]] = decode
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
-        stops = network.generation_config.eos_token_id
-        self._stops = {stops} if isinstance(stops, int) else set(stops or [])
+        self._stops = set(end_tokens(network, tokenizer))
+        self._checked = False
+        self._unfit: list[tuple[int, Completion]] = []
+        """Rows whose prompts are too long for the model."""
         temperatures = getattr(network.config, "label_temperature", {})
         self._temperature = float(temperatures.get("label" if scoring else "reason", 1.0))
         self._word: Callable[[int], str] = cache(lambda token: str(tokenizer.decode([token], skip_special_tokens=True)))
@@ -78,10 +85,9 @@ class LocalEngine:
             except NotImplementedError as error:
                 if self._decode is decode_plainly:
                     raise
-                note(f"{error}: this architecture gets plain generation, which is slower")
-                self._decode, self._score = decode_plainly, score_plainly
+                self._go_plainly(str(error))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self._batch_size == 1:
                     raise InputError("out of memory with a single row; take a smaller model or a 4-bit quantization") from None
@@ -93,20 +99,26 @@ class LocalEngine:
         if first is None:
             return
         start, rows = opening(first[1]), self._encoded(chain([first], chats))
+        if not self._checked:
+            self._check(first[1])
         if self._scoring:
-            candidates = label_ids(self._tokenizer, first[1])
+            candidates = self._encoder.label_ids(first[1])
             for scored in self._score(self._network, rows, self._batch_size, candidates, self._window):
                 yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
+            if self._unfit:
+                yield self._unfit
             return
+
+        tokenizer = self._encoder.tokenizer
 
         @cache
         def begun(end_of_prompt: tuple[int, ...]) -> str:
-            return start or open_reasoning(str(self._tokenizer.decode(list(end_of_prompt))))
+            return start or open_reasoning(str(tokenizer.decode(list(end_of_prompt))))
 
         def text(row: Generated, end: int | None = None) -> str:
             # Decoded after the prompt's last token, since some tokenizers drop the blank before a text's first word.
             last = row.prompt[-1]
-            decoded = str(self._tokenizer.decode([last, *row.tokens[:end]], skip_special_tokens=True))
+            decoded = str(tokenizer.decode([last, *row.tokens[:end]], skip_special_tokens=True))
             return begun(tuple(row.prompt[-8:])) + decoded[len(self._word(last)) :]
 
         def stop(row: Generated) -> bool:
@@ -129,18 +141,40 @@ class LocalEngine:
             self._network, rows, self._batch_size, self._max_new_tokens, stop, window=self._window, watch=watch
         ):
             yield [(row.row, completion(row)) for row in finished]
+        if self._unfit:
+            yield self._unfit
+
+    def _check(self, chat: Chat) -> None:
+        """Go plainly if the loop does not compute what plain forward passes do."""
+        self._checked = True
+        (prompt,) = self._encoder.encode([chat])
+        reason = why_not(self._network, prompt)
+        if reason and self._decode is not decode_plainly:
+            self._go_plainly(reason)
+
+    def _go_plainly(self, reason: str) -> None:
+        note(f"{type(self._network).__name__}: {reason}: this architecture gets plain generation, which is slower", once=True)
+        self._decode, self._score = decode_plainly, score_plainly
 
     def _encoded(self, chats: Iterator[tuple[int, Chat]]) -> Iterator[Row]:
-        """The chats' token ids, encoded a window at a time."""
+        """The chats' token ids, encoded a window at a time; a row that does not fit the model is set aside."""
+        positions = getattr(self._network.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        self._unfit = []
         while window := list(islice(chats, self._window)):
-            prompts = encode(self._tokenizer, [chat for _, chat in window])
-            yield from zip((row for row, _ in window), prompts, strict=True)
+            prompts = self._encoder.encode([chat for _, chat in window])
+            for (row, _), prompt in zip(window, prompts, strict=True):
+                length = len(prompt) + (0 if self._scoring else self._max_new_tokens)
+                if length <= positions:
+                    yield row, prompt
+                else:
+                    reason = f"prompt and completion may take {length} tokens, and the model has {positions} positions"
+                    self._unfit.append((row, Completion(reason, "error", 0)))
 
     def _answer_ids(self, chat: Chat) -> list[int]:
         """First token of each label after `Answer:` in the assistant's message; none where labels share it."""
         before = chat[:-1] if opening(chat) else chat
         try:
-            return label_ids(self._tokenizer, [*before, {"role": "assistant", "content": "Answer:"}])
+            return self._encoder.label_ids([*before, {"role": "assistant", "content": "Answer:"}])
         except InputError:
             return []
 
@@ -162,7 +196,3 @@ def tempered(probabilities: Sequence[float], temperature: float) -> Probabilitie
         powered = [probability ** (1 / temperature) for probability in probabilities]
         hard, soft, unknown = (one / sum(powered) for one in powered)
     return hard, soft, unknown
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -3,24 +3,31 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
-import psutil
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from hardsoft.config.schema import ModelConfig, QuantizationConfig
 from hardsoft.core.errors import InputError
 
-ROOM_TO_DEQUANTIZE = 1.1
-"""Free memory that dequantising takes, as a multiple of the dequantised weights; what their 4 bits held is freed for the rest."""
-
 
 def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal LM with its tokenizer, for inference, onto `cpu`, `cuda` or one GPU such as `cuda:1`.
 
+    Args:
+        quantization: its `dequantize` decided, see `config.device`.
+
     Raises:
-        InputError: the checkpoint folder lacks files, or the model cannot be had from the hub.
+        InputError: the checkpoint folder lacks files or tensors, or the model cannot be had from the hub.
     """
     disable_progress_bar()
     if model.source == "folder":
@@ -31,42 +38,57 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
         warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.name, **source)
-        network = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             model.name,
             dtype=getattr(torch, model.dtype),
             quantization_config=bitsandbytes_config(quantization, model.dtype),
             device_map={"": device},
+            output_loading_info=True,
             **source,
         )
     except Exception as error:  # the loaders raise whatever their file formats and transports do
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"model.name {model.name}: cannot be loaded: {reason}") from error
-    if quantization.dequantize is True or (quantization.dequantize == "auto" and has_room_to_dequantize(network)):
+    network, report = loaded
+    check_tensors(report, model.name)
+    if quantization.dequantize is True:
         network = network.dequantize(dtype=getattr(torch, model.dtype))
+    # Of the checkpoint's own settings only the end tokens count: a repetition penalty, say, would change greedy text.
+    ends = end_tokens(network, tokenizer)
+    pad = network.generation_config.pad_token_id
+    network.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=ends[0] if ends and pad is None else pad)
     return network.eval(), tokenizer
 
 
-def has_room_to_dequantize(network: PreTrainedModel) -> bool:
-    """Whether free memory holds the 4-bit weights of a network in the network's dtype, with room to work in."""
-    from bitsandbytes.nn.modules import Linear4bit
+def check_tensors(report: Any, name: str) -> None:
+    """Raise InputError if the checkpoint lacks tensors of its architecture, which would be random numbers."""
+    missing = sorted(map(str, report.get("missing_keys", ()))) + sorted(str(one[0]) for one in report.get("mismatched_keys", ()))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"model.name {name}: the checkpoint lacks tensors of its architecture: {missing[0]}{more}")
 
-    quantized = [module for module in network.modules() if isinstance(module, Linear4bit)]
-    size = sum(module.in_features * module.out_features for module in quantized) * network.dtype.itemsize
-    on_gpu = network.device.type == "cuda"
-    free = torch.cuda.mem_get_info(network.device)[0] if on_gpu else psutil.virtual_memory().available
-    return bool(free >= ROOM_TO_DEQUANTIZE * size)
+
+def end_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end a message: those that the checkpoint's configurations name, and the tokenizer's own."""
+    named: list[Any] = [tokenizer.eos_token_id]
+    for config in (network.generation_config, network.config, network.config.get_text_config()):
+        ends = getattr(config, "eos_token_id", None)
+        named += ends if isinstance(ends, list | tuple) else [ends]
+    return sorted({int(token) for token in named if token is not None and int(token) >= 0})
 
 
 def check_checkpoint(folder: str) -> None:
     """Raise InputError, naming what is missing, unless a folder has what a causal LM and its tokenizer need."""
     present = {path.name for path in Path(folder).glob("*")}
-    wanted = ["config.json", "tokenizer.json", "tokenizer_config.json"]
-    missing = [name for name in wanted if name not in present]
-    if not any(name.endswith(".safetensors") for name in present):
+    missing = [] if "config.json" in present else ["config.json"]
+    if not present & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}:
+        missing.append("tokenizer.json")
+    if not any(name.endswith((".safetensors", ".bin")) for name in present):
         missing.append("*.safetensors")
     if missing:
         raise InputError(
-            f"model.name {folder}: the checkpoint folder lacks {', '.join(missing)}; restore it with `git checkout {folder}`"
+            f"model.name {folder}: the checkpoint folder lacks {', '.join(missing)}; one that is in git comes back with "
+            f"`git checkout {folder}`"
         )
 
 

@@ -1,0 +1,123 @@
+"""CSV files, read so that no row is lost in silence: what cannot be meant is one line with the right line number.
+
+The csv module reads, strictly; knows no column's meaning. Messages tell lines and counts, and never what the file holds: CVs are
+personal.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from hardsoft.core.errors import InputError
+
+OTHER_FILES = {
+    b"\x1f\x8b": "a gzip file; unpack it",
+    b"PK\x03\x04": "a zip or Excel file; unpack it, or export it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel file of the old kind; export it as CSV",
+    b"BZh": "a bzip2 file; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"7z\xbc\xaf": "a 7z file; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"PAR1": "a Parquet file; export it as CSV",
+    b"%PDF": "a PDF; export the table as CSV",
+}
+"""How files begin that are often taken for CSV files."""
+BATCH = 50_000
+"""Rows that are held as Python objects at once."""
+_SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
+
+
+def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Read a CSV file with every column as text, empty fields as null; the lines may end in any way.
+
+    Raises:
+        InputError: the file is missing, empty, of another kind, not UTF-8, or not a table.
+    """
+    rows = _rows(path, separator)
+    header = next(rows, None)
+    if header is None:
+        raise InputError(f"{path}: empty; expected a CSV file with a header line")
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise InputError(f"{path}: {len(twice)} columns have the name of another; each needs its own")
+    nulls = {"", *null_values}
+    schema = dict.fromkeys(header, pl.String)
+    batches = [pl.DataFrame(schema=schema)]
+    while batch := list(islice(rows, BATCH)):
+        columns = [[None if value in nulls else value for value in column] for column in zip(*batch, strict=True)]
+        batches.append(pl.DataFrame(dict(zip(header, columns, strict=True)), schema=schema))
+    return pl.concat(batches)
+
+
+def require_columns(table: pl.DataFrame, path: str, columns: list[str], hint: str) -> None:
+    """Raise InputError unless the table has these columns; the hint says what would be right."""
+    for column in columns:
+        if column not in table.columns:
+            first = ", ".join(repr(name[:30]) for name in table.columns[:3])
+            raise InputError(f"{path}: no column {column!r}; its header has {len(table.columns)}, the first {first}; {hint}")
+
+
+def _rows(path: str, separator: str) -> Iterator[list[str]]:
+    """The file's header and rows, all of the same length."""
+    text = _text(path)
+    first = 1
+    if hint := _SEP_LINE.match(text):
+        if hint[1] != separator:
+            raise InputError(f"{path}: line 1 says {hint[0].strip()!r}, and the separator is {separator!r}; set data.separator")
+        text, first = text[hint.end() :], 2
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    fields = 0
+    while True:
+        line = first + reader.line_num
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}: line {line} {_fault(error)}") from None
+        if row is None:
+            return
+        if not row:
+            continue
+        fields = fields or len(row)
+        if len(row) != fields:
+            more = f"more fields than the header; quote a field that contains {separator!r}"
+            raise InputError(f"{path}: line {line} has {more if len(row) > fields else 'fewer fields than the header'}")
+        if fields > 1 and any(_holds_rows(value, separator, fields) for value in row if "\n" in value or "\r" in value):
+            raise InputError(
+                f'{path}: line {line} begins a quoted field with whole rows in it; close the quote, and write "" for one '
+                "inside a field (a backslash does not do)"
+            )
+        yield row
+
+
+def _holds_rows(value: str, separator: str, fields: int) -> bool:
+    """Whether a field with line breaks in it looks as if it had swallowed rows."""
+    return any(line.count(separator) >= fields - 1 for line in value.splitlines()[1:])
+
+
+def _fault(error: csv.Error) -> str:
+    if "end of data" in str(error):
+        return 'has an unclosed double quote; write "" for a quote inside a quoted field'
+    return 'has a quote inside a field; write "" for it, and quote the field (a backslash before it does not do)'
+
+
+def _text(path: str) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder; expected a CSV file") from None
+    for start, kind in OTHER_FILES.items():
+        if content.startswith(start):
+            raise InputError(f"{path}: {kind}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
+        raise InputError(f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8") from None

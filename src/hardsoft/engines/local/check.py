@@ -1,0 +1,62 @@
+"""Whether the loop fits an architecture: its logits beside those of plain forward passes, for one prompt and one step."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hardsoft.core.errors import InputError
+from hardsoft.engines.local.attention import shared_prefix
+from hardsoft.engines.local.cache import Slots
+from hardsoft.engines.local.memory_errors import is_out_of_memory
+from hardsoft.engines.local.prefixed import PrefixedModel
+
+EXACT, ROUNDED = 1e-3, 0.1
+"""Differences of logits that are rounding, as shares of the logits' standard deviation: in fp32, and below it or quantised."""
+
+
+@torch.inference_mode()
+def why_not(network: PreTrainedModel, prompt: list[int]) -> str | None:
+    """Why the loop cannot take a network's rows; None if it can.
+
+    Args:
+        prompt: token ids, at least three.
+
+    Raises:
+        InputError: the network's logits are not finite.
+    """
+
+    def plain(tokens: list[int]) -> Tensor:
+        logits: Tensor = network(torch.tensor([tokens], device=network.device), use_cache=False).logits[0, -1].float()
+        return logits
+
+    first = plain(prompt)
+    if not torch.isfinite(first).all():
+        raise InputError(f"the model's logits are not finite in {network.dtype}; set model.dtype to bfloat16 or float32")
+    token = int(first.argmax())
+    second = plain([*prompt, token])
+    try:
+        loop = _by_the_loop(network, prompt, token)
+    except Exception as error:  # whatever an unknown architecture does with arguments that it does not expect
+        if is_out_of_memory(error):
+            raise
+        return str(error) if isinstance(error, NotImplementedError) else f"{type(error).__name__}: {error}"
+    quantised = getattr(network, "is_loaded_in_4bit", False) or getattr(network, "is_loaded_in_8bit", False)
+    tolerance = EXACT if network.dtype == torch.float32 and not quantised else ROUNDED
+    difference = max(
+        float((ours - theirs).abs().max() / theirs.std()) for ours, theirs in zip(loop, (first, second), strict=True)
+    )
+    return None if difference <= tolerance else f"its logits differ by {difference:.2g} standard deviations"
+
+
+def _by_the_loop(network: PreTrainedModel, prompt: list[int], token: int) -> tuple[Tensor, Tensor]:
+    """Logits after a prompt and after one more token, decoded beside a shorter row over a shared prefix."""
+    rows = [prompt, prompt[:-1]]
+    with shared_prefix(network):
+        model = PrefixedModel(network, prompt[: len(prompt) // 2])
+        lengths = [model.own_tokens(row) for row in rows]
+        logits, filled = model.prefill(rows)
+        slots = Slots(filled)
+        slots.make_room(len(rows), max(lengths) + 1)
+        slots.enter([0, 1], filled, lengths, torch.tensor([token, token], device=network.device))
+        step = model.step(slots, [[], []], max(lengths) + 1)
+    return logits[0].float(), step[0, 0].float()
