@@ -1,5 +1,6 @@
 """params.yaml, conf/ and dvc.yaml agree; what does not fit is refused in one line."""
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterable
@@ -94,6 +95,61 @@ def test_what_does_not_fit_is_named(override: str, message: str) -> None:
 )
 def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) -> None:
     compose(overrides)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\n  candidate", "\n\tcandidate", r"conf/data/mine\.yaml: line 4: not valid YAML: found character '\\t'"),
+        ('separator: ";"', "separator: ,", r"conf/data/mine\.yaml: (line 2: not valid YAML|data\.separator)"),
+        ("skill_type:", "path: x\nskill_type:", r"conf/data/mine\.yaml: line 7: not valid YAML: .*duplicate key path"),
+        ("Professional_Skill", "Fähigkeit", r"conf/data/mine\.yaml: line 7 is not UTF-8 \(byte 0xe4\)"),
+    ],
+)
+def test_an_option_file_that_cannot_be_read_is_named_with_the_line(fresh: Repository, old: str, new: str, message: str) -> None:
+    text = fresh.read("conf/data/sample.yaml")
+    assert old in text
+    (fresh.path / "conf/data/mine.yaml").write_bytes(text.replace(old, new).encode("cp1252"))
+    run = fresh.run("python", "-m", "hardsoft.config", "data=mine")
+    assert (run.code, run.output.count("\n")) == (1, 1), run.output
+    assert re.search(message, run.output), run.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- data\n- model\n", "expected keys and values, found something else"),
+        ("data: x: y\n", "line 1: not valid YAML"),
+        ("data:\n\tpath: x\n", "line 2: not valid YAML"),
+        ("data: ${nothing}\n", "nothing"),
+    ],
+)
+def test_a_params_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as error, contextlib.chdir(tmp_path):
+        load_config()
+    assert str(error.value).startswith("params.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (["engine=server"], {"engine.kind": "server", "prompt.max_new_tokens": 150}),
+        (["prompt=cot"], {"prompt.max_new_tokens": 100, "prompt.template": "conf/prompt/cot.jinja", "engine.device": "cuda"}),
+        (["quantization=none"], {"quantization.method": "none", "quantization.double_quant": False}),
+        (["model=embedded"], {"model.dtype": "float32", "engine.device": "cuda"}),
+        (["judge=reference", "engine=local"], {"judge.kind": "reference", "engine.device": "auto"}),
+    ],
+)
+def test_each_option_of_the_studys_setting_can_be_replaced(overrides: list[str], values: dict[str, object]) -> None:
+    composed = OmegaConf.create(compose(["+experiment=study", *overrides]))
+    assert {key: OmegaConf.select(composed, key) for key in values} == values
+
+
+def test_a_clone_that_converts_line_ends_has_the_same_bytes(template: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", template, tmp_path / "clone"], check=True)
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=template, capture_output=True, check=True).stdout.decode().split("\0")
+    assert all((tmp_path / "clone" / name).read_bytes() == (template / name).read_bytes() for name in names if name)
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:

@@ -136,6 +136,37 @@ def test_rows_are_taken_as_there_is_room_and_slots_never_run_empty() -> None:
     assert passes <= rounds * LIMIT + 2, "a prefill and the steps of full slots, but for the prefix and the last round"
 
 
+def test_rows_far_longer_than_the_rest_decode_in_a_pass_of_their_own() -> None:
+    network, prompts = llama(4, 2), make_prompts(13, 60, 20, 6)
+    tail = make_prompts(14, 2, 0, 1)[0] * 90
+    for row in (3, 40):
+        prompts[row] = prompts[row] + tail
+    widths: dict[str, list[int]] = {"short": [], "long": []}
+
+    def note_width(module: Any, positional: Any, keywords: dict[str, Any]) -> None:
+        mask = keywords["attention_mask"]
+        if mask.shape[2] == 1:  # a decoding step: own keys of the longest live row
+            widths["long" if mask.shape[3] > 60 else "short"].append(mask.shape[0])
+
+    hook = network.register_forward_pre_hook(note_width, with_kwargs=True)
+    run(network, prompts, 8, never, window=20, drafting=False)
+    hook.remove()
+    assert [row.tokens for row in run(network, prompts, 8, window=20)] == [generated_alone(network, prompt) for prompt in prompts]
+    assert max(widths["long"]) == 2, "no other row was beside the two long ones"
+    assert max(widths["short"]) == 8
+
+
+def test_long_rows_without_end_do_not_pile_up() -> None:
+    prompts = make_prompts(15, 300, 20, 6)
+    long = [prompt + [5] * 100 if row % 3 == 0 else prompt for row, prompt in enumerate(prompts)]
+    ahead, given = Lookahead(enumerate(long), 30), []
+    while ahead.renew():
+        while taken := ahead.take(8):
+            given += [row for row, _ in taken]
+        assert len(ahead._long) <= 2 * 30
+    assert sorted(given) == list(range(300))
+
+
 def test_a_row_that_begins_otherwise_waits_until_no_slot_is_live() -> None:
     network, prompts = llama(4, 2), make_prompts(12, 30, 20, 6)
     prompts[17] = [5, *prompts[17]]

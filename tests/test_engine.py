@@ -351,6 +351,29 @@ assert [text(expected[row]) for row in range(40)] == [text(completions[row]) for
     assert "out of memory; going on with 300 rows at once (engine.batch_size)" in run.stderr
 
 
+@pytest.mark.parametrize(("fails", "sizes"), [(1, {16: True, 8: True}), (99, {16: False, 8: True})])
+def test_a_batch_halved_for_memory_grows_back_unless_it_fails_again(fails: int, sizes: dict[int, bool]) -> None:
+    """An allocator that refuses passes of 16 rows, so many times."""
+    network, tokenizer = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
+    refused, passed = 0, set()
+
+    def refuse(module: torch.nn.Module, positional: tuple[torch.Tensor, ...], keywords: dict[str, Any]) -> None:
+        nonlocal refused
+        rows = (keywords["input_ids"] if "input_ids" in keywords else positional[0]).shape[0]
+        if rows == 16 and refused < fails:
+            refused += 1
+            raise torch.OutOfMemoryError("allocate memory")
+        passed.add(rows)
+
+    network.register_forward_pre_hook(refuse, with_kwargs=True)
+    skills = some_skills(12)
+    completions: dict[int, Completion] = {}
+    LocalEngine(network, Encoder(tokenizer), 16, 60, window=16).complete(chats(skills), completions.update)
+    assert {size: size in passed for size in sizes} == sizes
+    assert refused == min(fails, 2)
+    assert [text(completions[row]) for row in range(len(skills))] == list(map(text, complete(skills)))
+
+
 def test_no_prompt_no_result() -> None:
     assert complete([]) == []
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from hardsoft.stages.metrics import population_figures, reference_figures, sample_figures
+from hardsoft.statistics.intervals import wilson
 
 SCHEMA = {"skill": pl.String, "label": pl.String, "verdict": pl.String, "outcome": pl.String}
 
@@ -27,7 +28,8 @@ SIZES = Counter(Hard=2200, Soft=401, Unknown=226)
 
 def test_the_studys_sample() -> None:
     figures = sample_figures(STUDY, SIZES, 50, 0.95)
-    assert figures["hard"] == {"correct": 49, "n": 50, "accuracy": 0.98, "low": 0.895, "high": 0.9965}
+    interval = {"correct": 49, "n": 50, "accuracy": 0.98, "low": 0.895, "high": 0.9965}
+    assert figures["hard"] == {**interval, "missing": 0, "low_if_wrong": 0.895, "high_if_right": 0.9965}
     assert (figures["soft"]["correct"], figures["soft"]["n"], figures["soft"]["accuracy"]) == (23, 50, 0.46)
     assert (figures["overall"]["correct"], figures["overall"]["n"], figures["overall"]["accuracy"]) == (72, 100, 0.72)
 
@@ -41,11 +43,17 @@ def test_the_studys_population_and_always_answering_hard() -> None:
 
 
 def test_a_verdict_that_is_missing_leaves_the_denominator_and_says_so() -> None:
-    figures = sample_figures(judged(Hard=["Hard", None], Soft=[None, None]), Counter(Hard=2, Soft=2), 2, 0.95)
-    assert (figures["hard"]["correct"], figures["hard"]["n"]) == (1, 1)
+    figures = sample_figures(judged(Hard=["Hard", None], Soft=[None, None]), Counter(Hard=200, Soft=200), 2, 0.95)
+    assert (figures["hard"]["correct"], figures["hard"]["n"], figures["hard"]["missing"]) == (1, 1, 1)
+    one_of_two, two_of_two = wilson(1, 2, 0.95), wilson(2, 2, 0.95)
+    assert figures["hard"]["low_if_wrong"] == pytest.approx(one_of_two.low, abs=1e-4)
+    assert figures["hard"]["high_if_right"] == pytest.approx(two_of_two.high, abs=1e-4)
+    assert figures["hard"]["low_if_wrong"] < figures["hard"]["low"]
     assert figures["soft"] == {
-        **{"correct": 0, "n": 0, "accuracy": None, "low": None, "high": None},
+        **{"correct": 0, "n": 0, "accuracy": None, "low": None, "high": None, "missing": 2},
         "reason": "the judge gave no verdict (refused 2)",
+        "low_if_wrong": round(wilson(0, 2, 0.95).low, 4),
+        "high_if_right": round(two_of_two.high, 4),
     }
     population, always_hard = population_figures(judged(Hard=["Hard"], Soft=[None]), Counter(Hard=9, Soft=9), 0.95)
     assert population["answered"]["accuracy"] is None

@@ -23,6 +23,16 @@ def test_post_stratification_of_the_studys_sample() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((0.825, 0.925), abs=5e-4)
 
 
+def test_where_most_of_a_population_was_seen_the_interval_shrinks_to_nothing() -> None:
+    assert wilson(40, 50, 0.95, size=100) == wilson(40, 50, 0.95), "half of it is not most"
+    nine_tenths, whole = wilson(72, 90, 0.95, size=100), wilson(80, 100, 0.95, size=100)
+    by_hand = wilson(72, 90, 0.95)  # of n = 90 * 99 / 10 = 891 instead of 90
+    assert (nine_tenths.low, nine_tenths.high) == pytest.approx((0.7725, 0.8249), abs=5e-4)
+    assert nine_tenths.high - nine_tenths.low < by_hand.high - by_hand.low
+    assert (whole.low, whole.accuracy, whole.high) == (0.8, 0.8, 0.8)
+    assert post_stratified([Stratum(8, 10, 10), Stratum(3, 5, 5)], 0.95).low == pytest.approx(11 / 15)
+
+
 def test_one_stratum_is_its_own_wilson_interval() -> None:
     assert post_stratified([Stratum(7, 9, 100)], 0.9) == wilson(7, 9, 0.9)
 

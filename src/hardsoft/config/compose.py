@@ -6,8 +6,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from hardsoft.config.schema import PARAMS, validate
+from hardsoft.config.schema import PARAMS, load_yaml, validate
 from hardsoft.core.errors import InputError
 
 
@@ -24,7 +25,9 @@ def compose(overrides: list[str]) -> str:
         params = Path(folder, PARAMS)
         try:
             compose_and_dump(params, str(Path("conf").absolute()), None, "config", "", overrides)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+            for path in sorted(Path("conf").rglob("*.yaml")):
+                load_yaml(str(path))
             problem, _, _ = str(error).partition("Config search path")
             raise InputError(f"conf/: {problem}") from None
         text = params.read_text(encoding="utf-8")
@@ -34,7 +37,7 @@ def compose(overrides: list[str]) -> str:
 
 def drift(text: str) -> list[str]:
     """The keys, dotted and sorted, in which params.yaml differs from a composed text."""
-    composed, current = (_flatten(OmegaConf.to_container(config)) for config in (OmegaConf.create(text), OmegaConf.load(PARAMS)))
+    composed, current = _flatten(OmegaConf.to_container(OmegaConf.create(text))), _flatten(load_yaml(PARAMS))
     return sorted(key for key in composed.keys() | current.keys() if composed.get(key) != current.get(key))
 
 

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
 from hardsoft.core.errors import InputError
+from hardsoft.core.files import read_text
 
 PARAMS = "params.yaml"
 CODEBOOK = "docs/codebook.md"
@@ -222,13 +223,32 @@ def load_config(path: str = PARAMS) -> Config:
     Raises:
         InputError: the file is missing, or a key is unknown, missing, left at `???` or of a wrong type.
     """
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; write it with `python -m hardsoft.config`")
+    return validate(load_yaml(path), path)
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        InputError: it is no valid YAML in UTF-8, names a key twice, or holds something else than keys.
+    """
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; write it with `python -m hardsoft.config`") from None
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    return validate(values, path)
+        text = read_text(path)
+        loaded = OmegaConf.create(text)
+    except (YAMLError, OmegaConfBaseException) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise InputError(f"{path}: {line}not valid YAML: {problem}") from None
+    if not OmegaConf.is_dict(loaded):
+        raise InputError(f"{path}: expected keys and values, found something else")
+    try:
+        values: dict[str, Any] = OmegaConf.to_container(loaded, resolve=path == PARAMS)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {str(error).partition(chr(10))[0]}") from None
+    return values
 
 
 def validate(values: Any, path: str) -> Config:

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+from hardsoft.core.errors import InputError
 
 
 @contextmanager
@@ -26,6 +29,25 @@ def writing(*paths: str) -> Iterator[list[TextIO]]:
         for part in parts:
             with suppress(OSError):
                 part.unlink()
+
+
+def read_text(path: str) -> str:
+    """The text of a file that people edit.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf_8(path, content, error) from None
+
+
+def not_utf_8(path: str, content: bytes, error: UnicodeDecodeError) -> InputError:
+    """What to say of a file's bytes that are no UTF-8, with the line's number."""
+    line = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
+    return InputError(f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8")
 
 
 def write_outputs(outputs: Mapping[str, str]) -> None:

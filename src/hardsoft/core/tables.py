@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from hardsoft.core.errors import InputError
+from hardsoft.core.files import not_utf_8
 
 OTHER_FILES = {
     b"\x1f\x8b": "a gzip file; unpack it",
@@ -119,5 +120,4 @@ def _text(path: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
-        raise InputError(f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8") from None
+        raise not_utf_8(path, content, error) from None

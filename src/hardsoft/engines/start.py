@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import joblib
 import psutil
 
 from hardsoft.config.device import dequantizes
 from hardsoft.config.preflight import read_key
 from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
+from hardsoft.core.errors import InputError
 from hardsoft.engines.base import Engine
 from hardsoft.engines.local.lookahead import WINDOW
 from hardsoft.engines.pool import Pool
@@ -43,7 +45,7 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
     window = min(WINDOW, max(config.engine.batch_size, math.ceil(rows / (processes * WINDOWS))))
     devices = [f"cuda:{number}" for number in range(processes)] if device == "cuda" else ["cpu"] * processes
     makers = [partial(local_engine, config, one, window) for one in devices]
-    with Pool(makers, window, threads=None if device == "cuda" else 1) as pool:
+    with Pool(makers, window, threads=None if device == "cuda" else max(1, physical_cores() // processes)) as pool:
         yield pool
 
 
@@ -72,22 +74,29 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
 
 
 def count_processes(config: Config, device: str, rows: int) -> int:
-    """How many processes to run: what `engine.processes` says, but none that would have less than a batch to do."""
+    """How many processes to run: what `engine.processes` says, but none that would have less than a batch to do.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
     assert isinstance(config.engine, LocalEngineConfig)
     busy = max(1, math.ceil(rows / config.engine.batch_size))
-    if config.engine.processes != "auto":
-        return min(busy, config.engine.processes)
+    wanted = config.engine.processes
     if device == "cuda":
         import torch
 
-        return min(busy, torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+        if wanted != "auto" and wanted > gpus:
+            raise InputError(f"engine.processes is {wanted}, and this machine has {gpus} GPUs; each process takes one of its own")
+        return min(busy, gpus if wanted == "auto" else wanted)
+    if wanted != "auto":
+        return min(busy, wanted)
     return min(busy, physical_cores(), _copies_that_fit(config.model.name))
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or 1, allowed))
+    """Physical cores that this process may use, by its affinity and its container's quota."""
+    return int(joblib.cpu_count(only_physical_cores=True))
 
 
 def _copies_that_fit(model: str) -> int:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
@@ -10,6 +9,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from hardsoft.config.schema import CODEBOOK, PromptConfig
 from hardsoft.core.chat import Chat
 from hardsoft.core.errors import InputError
+from hardsoft.core.files import read_text
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,15 @@ class Prompt:
     prefill: str
     """How the assistant's turn begins; empty to leave that to the model."""
     codebook: str | None = None
+    name: str = "prompt template"
+    """What messages call the template: its path."""
 
     @cached_property
     def _compiled(self) -> Template:
         try:
             return SandboxedEnvironment(undefined=StrictUndefined).from_string(self.template)
         except TemplateSyntaxError as error:
-            raise InputError(f"prompt template, line {error.lineno}: {error.message}") from None
+            raise InputError(f"{self.name}: line {error.lineno}: {error.message}") from None
 
     def messages(self, skill: str) -> Chat:
         """The chat about one skill.
@@ -40,14 +42,12 @@ class Prompt:
         try:
             user = self._compiled.render(given)
         except TemplateError as error:
-            raise InputError(
-                f"prompt template: {error}; it may use {sorted(given)} (codebook with prompt.codebook: true)"
-            ) from None
+            raise InputError(f"{self.name}: {error}; it may use {sorted(given)} (codebook with prompt.codebook: true)") from None
         chat = [{"role": "system", "content": self.system}, {"role": "user", "content": user.strip()}]
         return [*chat, {"role": "assistant", "content": self.prefill}] if self.prefill else chat
 
 
 def read_prompt(option: PromptConfig) -> Prompt:
     """Read a prompt option's template, and the codebook where the option uses it."""
-    codebook = Path(CODEBOOK).read_text(encoding="utf-8") if option.codebook else None
-    return Prompt(option.system, Path(option.template).read_text(encoding="utf-8"), option.prefill, codebook)
+    codebook = read_text(CODEBOOK) if option.codebook else None
+    return Prompt(option.system, read_text(option.template), option.prefill, codebook, option.template)

@@ -1,12 +1,11 @@
 """Stage judge: a judge that does not see the model's labels gives its own for the sampled skills."""
 
 from collections import Counter
-from pathlib import Path
 
 from hardsoft.config.preflight import check_judge, read_key
 from hardsoft.config.schema import Config, OpenAIJudgeConfig, load_config
 from hardsoft.core.errors import check_error_share
-from hardsoft.core.files import to_json, to_jsonl, write_outputs
+from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
@@ -19,7 +18,7 @@ def make_judge(config: Config) -> Judge:
     if isinstance(config.judge, OpenAIJudgeConfig):
         from hardsoft.judging.llm import OpenAIJudge
 
-        codebook = Path("docs/codebook.md").read_text(encoding="utf-8")
+        codebook = read_text("docs/codebook.md")
         return OpenAIJudge(config.judge, codebook, read_key(config.judge.api_key_env))
     return ReferenceJudge(read_reference(config.data.reference))
 

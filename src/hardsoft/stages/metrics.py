@@ -42,20 +42,30 @@ def rounded(values: Figures) -> Figures:
 def sample_figures(judged: pl.DataFrame, sizes: Counter[str], asked: int, confidence: float) -> Figures:
     """The study's figures: of the sampled skills with a verdict, how many have the judge's label.
 
-    hard and soft are the precisions of those labels; overall is their mean at the sample's own mix, no population's.
+    hard and soft are the precisions of those labels; overall is their mean at the sample's own mix, no population's. Skills
+    without a verdict are counted as missing: low_if_wrong and high_if_right are the interval's ends if all were wrong, or right.
     """
     result = {}
     for name, rows in [(label.lower(), judged.filter(pl.col("label") == label)) for label in ANSWERS] + [("overall", judged)]:
         correct, n = count_correct(rows)
+        size = None if name == "overall" else sizes[name.capitalize()]
+        missing = rows.height - n
         result[name] = {
             "correct": correct,
             "n": n,
-            **figures(wilson(correct, n, confidence) if n else no_verdict(rows, name)),
+            **figures(wilson(correct, n, confidence, size) if n else no_verdict(rows, name)),
+            "missing": missing,
+            "low_if_wrong": _end(correct, rows.height, confidence, size, "low"),
+            "high_if_right": _end(correct + missing, rows.height, confidence, size, "high"),
         }
     for label in ANSWERS:
         if sizes[label] < asked:
             result[label.lower()]["note"] = f"the sample asks for {asked} skills; all {sizes[label]} with this label were taken"
     return result
+
+
+def _end(correct: int, n: int, confidence: float, size: int | None, end: str) -> float | None:
+    return round(float(getattr(wilson(correct, n, confidence, size), end)), 4) if n else None
 
 
 def count_correct(rows: pl.DataFrame) -> tuple[int, int]:

@@ -14,7 +14,21 @@ class Estimate:
     high: float
 
 
-def wilson(correct: int, n: int, confidence: float) -> Estimate:
-    """A binomial proportion with its Wilson score interval (Wilson 1927, JASA 22:209). n must be >= 1."""
-    low, high = proportion_confint(correct, n, alpha=1 - confidence, method="wilson")
-    return Estimate(correct / n, float(low), float(high))
+def wilson(correct: int, n: int, confidence: float, size: int | None = None) -> Estimate:
+    """A proportion with its Wilson score interval (Wilson 1927, JASA 22:209).
+
+    Where more than half of a finite population was seen, n counts as n (N - 1) / (N - n) in the interval, since the variance of a
+    sample without replacement is smaller by that factor (Cochran 1977, Sampling Techniques, section 3.2); of a whole population
+    nothing is left to estimate.
+
+    Args:
+        correct, n: of the sample; n >= 1.
+        confidence: in (0, 1).
+        size: N, of the population, >= n; None for one without end.
+    """
+    share = correct / n
+    if size is not None and n >= size:
+        return Estimate(share, share, share)
+    counted = n * (size - 1) / (size - n) if size is not None and 2 * n > size else n
+    low, high = proportion_confint(share * counted, counted, alpha=1 - confidence, method="wilson")
+    return Estimate(share, float(low), float(high))

@@ -29,7 +29,7 @@ def post_stratified(strata: Sequence[Stratum], confidence: float) -> Estimate:
         confidence: in (0, 1).
     """
     total = sum(stratum.size for stratum in strata)
-    parts = [(stratum.size / total, wilson(stratum.correct, stratum.n, confidence)) for stratum in strata]
+    parts = [(stratum.size / total, wilson(stratum.correct, stratum.n, confidence, stratum.size)) for stratum in strata]
     point = sum(weight * part.accuracy for weight, part in parts)
     below = sqrt(sum((weight * (part.accuracy - part.low)) ** 2 for weight, part in parts))
     above = sqrt(sum((weight * (part.high - part.accuracy)) ** 2 for weight, part in parts))

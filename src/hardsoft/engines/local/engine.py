@@ -48,7 +48,7 @@ class LocalEngine:
         self._decode: Callable[..., Iterator[list[Generated]]] = decode
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
         self._stops = set(end_tokens(network, tokenizer))
-        self._checked = False
+        self._checked = self._refused = False
         self._unfit: list[tuple[int, Completion]] = []
         """Rows whose prompts are too long for the model."""
         temperatures = getattr(network.config, "label_temperature", {})
@@ -61,7 +61,10 @@ class LocalEngine:
         return peak_memory_mb(str(self._network.device))
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
-        """Complete every chat. A batch that does not fit into memory is halved, and so are those after it.
+        """Complete every chat.
+
+        Rows that do not fit into memory together go on in half as large a batch, those after them in a whole one again; if that
+        happens twice, batches stay halved.
 
         Raises:
             InputError: a chat that cannot be encoded, or not even one row fits into memory.
@@ -69,19 +72,23 @@ class LocalEngine:
         source = enumerate(chats)
         unfinished: dict[int, Chat] = {}
 
-        def pull() -> Iterator[tuple[int, Chat]]:
+        def pull(new: bool) -> Iterator[tuple[int, Chat]]:
             yield from list(unfinished.items())  # of an attempt that failed
-            for row, chat in source:
+            for row, chat in source if new else ():
                 unfinished[row] = chat
                 yield row, chat
 
+        size = self._batch_size
         while True:
+            whole = size == self._batch_size
             try:
-                for results in self._results(pull()):
+                for results in self._results(pull(new=whole), size):
                     on_results(results)
                     for row, _ in results:
                         del unfinished[row]
-                return
+                if whole:
+                    return
+                size = self._batch_size
             except NotImplementedError as error:
                 if self._decode is decode_plainly:
                     raise
@@ -89,12 +96,15 @@ class LocalEngine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._batch_size == 1:
+                if size == 1:
                     raise InputError("out of memory with a single row; take a smaller model or a 4-bit quantization") from None
-                self._batch_size //= 2
-                note(f"out of memory; going on with {self._batch_size} rows at once (engine.batch_size)")
+                size //= 2
+                note(f"out of memory; going on with {size} rows at once (engine.batch_size)")
+                if whole and self._refused:
+                    self._batch_size = size
+                self._refused = self._refused or whole
 
-    def _results(self, chats: Iterator[tuple[int, Chat]]) -> Iterator[list[tuple[int, Completion]]]:
+    def _results(self, chats: Iterator[tuple[int, Chat]], batch_size: int) -> Iterator[list[tuple[int, Completion]]]:
         first = next(chats, None)
         if first is None:
             return
@@ -103,7 +113,7 @@ class LocalEngine:
             self._check(first[1])
         if self._scoring:
             candidates = self._encoder.label_ids(first[1])
-            for scored in self._score(self._network, rows, self._batch_size, candidates, self._window):
+            for scored in self._score(self._network, rows, batch_size, candidates, self._window):
                 yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
             if self._unfit:
                 yield self._unfit
@@ -138,7 +148,7 @@ class LocalEngine:
 
         watch = self._answer_ids(first[1])
         for finished in self._decode(
-            self._network, rows, self._batch_size, self._max_new_tokens, stop, window=self._window, watch=watch
+            self._network, rows, batch_size, self._max_new_tokens, stop, window=self._window, watch=watch
         ):
             yield [(row.row, completion(row)) for row in finished]
         if self._unfit:

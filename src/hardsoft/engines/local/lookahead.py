@@ -6,7 +6,10 @@ Knows the order of rows and what their prompts begin with, nothing of how they a
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from statistics import median_low
 
+LONG_BY = 64
+"""Tokens by which a prompt is longer than its window's median when it is kept back: it would widen every slot beside it."""
 WINDOW = 1024
 """Rows to look ahead over: enough to put those of like length side by side."""
 
@@ -25,12 +28,16 @@ class Lookahead:
         self._alike: deque[Row] = deque()
         self._others: list[Row] = []
         """Rows that do not begin with the prefix; nothing is taken from the source while there are any."""
+        self._long: list[Row] = []
+        """Rows that are far longer than the rest, kept back for a pass of their own."""
         self.prefix: list[int] = []
         """Token ids that all rows begin with, and none ends with."""
 
     def renew(self) -> bool:
-        """Make the prefix that of the rows that wait, or else of the next window; whether there are any."""
+        """Make the prefix that of the rows that wait, else of the next window, else of the long rows; False if none are left."""
         rows = self._others or self._pull()
+        if not rows:
+            rows, self._long = self._longest_first(self._long), []
         self._others = []
         if rows:
             self.prefix = rows[0][1][: common_prefix([prompt for _, prompt in rows])]
@@ -52,7 +59,18 @@ class Lookahead:
         return taken
 
     def _pull(self) -> list[Row]:
-        return sorted(islice(self._source, self._window), key=lambda row: (-len(row[1]), row[0]))
+        """The next window without its long rows; or, before these become many, they themselves."""
+        if len(self._long) >= self._window:
+            rows, self._long = self._long, []
+            return self._longest_first(rows)
+        rows = list(islice(self._source, self._window))
+        longest = median_low(len(prompt) for _, prompt in rows) + LONG_BY if rows else 0
+        self._long += [row for row in rows if len(row[1]) > longest]
+        return self._longest_first([row for row in rows if len(row[1]) <= longest])
+
+    @staticmethod
+    def _longest_first(rows: list[Row]) -> list[Row]:
+        return sorted(rows, key=lambda row: (-len(row[1]), row[0]))
 
     def _fits(self, prompt: list[int]) -> bool:
         return len(prompt) > len(self.prefix) and prompt[: len(self.prefix)] == self.prefix
