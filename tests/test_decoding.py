@@ -81,13 +81,18 @@ def run(network: Any, prompts: Prompts, slots: int, stop: Stop = at_eos, **optio
     return [rows[row] for row in range(len(prompts))]
 
 
+@cache
+def whole_set(heads: int, kv_heads: int) -> tuple[Prompts, Prompts]:
+    """Prompts, the last of which shares nothing with the others, and what plain `generate` writes after them."""
+    prompts = [*make_prompts(1, 40, 23, 9), [5, 6, 7]]
+    return prompts, [generated_alone(llama(heads, kv_heads), prompt) for prompt in prompts]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("drafting", [False, True])
 def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: bool, drafting: bool) -> None:
-    network = llama(heads, kv_heads)
-    prompts = [*make_prompts(1, 40, 23, 9), [5, 6, 7]]  # the last one shares nothing
-    expected = [generated_alone(network, prompt) for prompt in prompts]
+    prompts, expected = whole_set(heads, kv_heads)
     assert any(len(tokens) < LIMIT for tokens in expected), "no row ends early: the test says less than it should"
     for part in (prompts[:-1], prompts):
         for slots in (1, 7, 200):

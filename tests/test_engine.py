@@ -17,6 +17,7 @@ from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
 from hardsoft.core.names import name_key
+from hardsoft.engines.local.decode import Generated
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.packing import pack_linears
@@ -198,19 +199,23 @@ def test_prompts_are_encoded_as_the_chat_template_does_whatever_the_tokenizer_di
     assert Encoder(tokenizer).encode(asked) == expected
 
 
-@pytest.mark.parametrize("name", PROMPTS)
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -> None:
+@cache
+def plainly(name: str) -> tuple[list[str], dict[int, Generated]]:
+    """Some skills, and what plain `generate` writes about them under a prompt."""
     network, tokenizer = model()
     skills = some_skills(300 if name == "codebook" else 60)
     skills += ["x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
     prompts = Encoder(tokenizer).encode(chats(skills, name))
     stop = tokenizer.eos_token_id
-    expected = {
-        one.row: one
-        for some in decode_plainly(network, enumerate(prompts), 64, 60, lambda row: row.tokens[-1] == stop)
-        for one in some
-    }
+    finished = decode_plainly(network, enumerate(prompts), 64, 60, lambda row: row.tokens[-1] == stop)
+    return skills, {one.row: one for some in finished for one in some}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_engine_writes_what_plain_generate_writes(name: str, packed: bool) -> None:
+    skills, expected = plainly(name)
+    network, tokenizer = model()
     if packed:
         network, _ = load(MODEL, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
         pack_linears(network)

@@ -94,6 +94,16 @@ def test_every_file_lies_in_a_room_and_packages_hold_a_docstring_only() -> None:
         assert file.name != "__init__.py" or len(tree.body) == 1, file
 
 
+def test_the_readmes_map_is_the_tree() -> None:
+    """Its rooms in an order in which each imports only rooms above it."""
+    _, _, table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| room | what |\n|---|---|\n")
+    rooms = [line.split("`")[1].rstrip("/") for line in table.partition("\n\n")[0].splitlines()]
+    assert set(rooms) == set(MAY_IMPORT)
+    assert all(MAY_IMPORT[room] <= set(rooms[:place]) for place, room in enumerate(rooms))
+    files = {name for line in table.partition("\n\n")[0].splitlines() for name in line.split("`")[3::2] if name.endswith(".py")}
+    assert files <= {file.name for file in PACKAGE.rglob("*.py")}
+
+
 def test_nothing_imports_a_stage() -> None:
     stages = set((PACKAGE / "stages").glob("[a-z]*.py"))
     assert not [file for file in PACKAGE.rglob("*.py") if imports_of(file) & stages]

@@ -78,7 +78,7 @@ _DECLINED = (
     r"|unbekannt\b|inconnu\b|desconocido\b|sconosciuto\b|desconhecido\b|nieznan[ye]\b|неизвестно|未知)"
 )
 
-ANSWERS = (
+EXPLICIT = (
     _rule(
         "an answer after its name",
         rf"\b{_ANSWER}(?:\s\(final\))?(?:\s(?:for|of)\s[^:\n]{{1,80}}?)?{_CLOSE}\s{{0,2}}"
@@ -162,7 +162,7 @@ PROSE = (
         'these are measurable, making it a "Hard" skill.',
     ),
 )
-VERDICTS = (*ANSWERS, *LONE, *PROSE)
+VERDICTS = (*EXPLICIT, *LONE, *PROSE)
 
 DECLINED = (
     _rule(
@@ -232,7 +232,7 @@ _BEFORE_ANSWER = re.compile(r"\banswer[\"'“”*_\s]{0,6}:[\"'“”*_\s]{0,6}\
 def read_answer(completion: str, finish_reason: FinishReason) -> Reading:
     """Read the verdict that a completion states.
 
-    The first explicit answer wins (`ANSWERS`), then a label that the text begins or ends with (`LONE`), then the last verdict in
+    The first explicit answer wins (`EXPLICIT`), then a label that the text begins or ends with (`LONE`), then the last verdict in
     prose (`PROSE`).
 
     Args:
@@ -329,7 +329,7 @@ def _own_part(text: str) -> str:
 
 def _answers(text: str) -> Iterator[re.Match[str]]:
     """Explicit answers that are neither negated nor hypothetical, from the first on."""
-    matches = sorted((match for rule in ANSWERS for match in rule.pattern.finditer(text)), key=lambda match: match.start())
+    matches = sorted((match for rule in EXPLICIT for match in rule.pattern.finditer(text)), key=lambda match: match.start())
     return (match for match in matches if not _is_hypothetical(match))
 
 

@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 from hardsoft.core.errors import InputError
 from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.cache import Slots
-from hardsoft.engines.local.memory_errors import is_out_of_memory
 from hardsoft.engines.local.prefixed import PrefixedModel
+from hardsoft.engines.memory import is_out_of_memory
 
 EXACT, ROUNDED = 1e-3, 0.1
 """Differences of logits that are rounding, as shares of the logits' standard deviation: in fp32, and below it or quantised."""

@@ -16,11 +16,10 @@ from hardsoft.engines.local.check import why_not
 from hardsoft.engines.local.decode import Generated, decode
 from hardsoft.engines.local.loading import end_tokens
 from hardsoft.engines.local.lookahead import WINDOW, Row
-from hardsoft.engines.local.memory_errors import is_out_of_memory
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.tokens import Encoder
-from hardsoft.engines.memory import peak_memory_mb
+from hardsoft.engines.memory import is_out_of_memory, peak_memory_mb
 from hardsoft.prompting.answers import answer_is_complete, is_before_answer, open_reasoning
 
 

@@ -1,6 +1,7 @@
 """A checkpoint folder or a hub model into memory, quantised by bitsandbytes or not, on CPU or GPU."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hardsoft.config.schema import ModelConfig, QuantizationConfig
 from hardsoft.core.errors import InputError
+from hardsoft.core.secrets import mask
 
 
 def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -47,7 +49,7 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
             **source,
         )
     except Exception as error:  # the loaders raise whatever their file formats and transports do
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = mask(next(iter(str(error).splitlines()), type(error).__name__), os.environ.get("HF_TOKEN", ""))
         raise InputError(f"model.name {model.name}: cannot be loaded: {reason}") from error
     network, report = loaded
     check_tensors(report, model.name)
