@@ -54,9 +54,12 @@ def dequantizes(config: Config, device: str) -> bool:
 
 
 def total_memory(device: str) -> int:
-    """Bytes of main memory, or of the smallest GPU's."""
+    """Bytes of main memory, or of the smallest GPU's; 0 where NVIDIA's library cannot tell."""
     if device != "cuda":
         return psutil.virtual_memory().total
-    pynvml.nvmlInit()
-    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-    return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
+    try:
+        pynvml.nvmlInit()
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return min((int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles), default=0)
+    except pynvml.NVMLError:
+        return 0
