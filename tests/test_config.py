@@ -54,7 +54,7 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         42,
     )
     assert config.prompt.template == "conf/prompt/study.jinja"
-    assert config.judge.kind == "openai"
+    assert config.judge.kind == "llm"
     assert config.judge.model == "o3"
 
 

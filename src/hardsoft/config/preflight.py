@@ -2,7 +2,7 @@
 
 import os
 
-from hardsoft.config.schema import Config, LocalEngineConfig, OpenAIJudgeConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, LLMJudgeConfig, LocalEngineConfig, ServerEngineConfig
 from hardsoft.core.errors import InputError
 
 
@@ -39,7 +39,7 @@ def read_key(variable: str) -> str:
 
 
 def _judges_keys(config: Config) -> list[str]:
-    if isinstance(config.judge, OpenAIJudgeConfig) and not read_key(config.judge.api_key_env):
+    if isinstance(config.judge, LLMJudgeConfig) and not read_key(config.judge.api_key_env) and config.judge.base_url is None:
         return [f"{config.judge.api_key_env} in the environment (the judge is {config.judge.model})"]
     return []
 

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -185,19 +186,57 @@ class ReferenceJudgeConfig(Section):
     kind: Literal["reference"]
 
 
-class OpenAIJudgeConfig(Section):
-    kind: Literal["openai"]
+class ModelPrice(Section):
+    """US dollars per million tokens."""
+
     model: str
+    input: NonNegativeFloat
+    cached_input: NonNegativeFloat
+    """Of input that the provider has read shortly before."""
+    output: NonNegativeFloat
+    """Reasoning included."""
+
+
+class PricesConfig(Section):
+    date: str
+    """When they were read off the provider's page."""
+    batch_share: float = Field(gt=0, le=1)
+    """Of the price, what a verdict costs through the Batch API."""
+    models: list[ModelPrice]
+
+
+class LLMJudgeConfig(Section):
+    kind: Literal["llm"]
+    base_url: Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)] | None
+    """Null is OpenAI itself, or OPENAI_BASE_URL in the environment."""
+    model: str
+    identity: str | None
+    """What tells its verdicts from those of other judges, whatever its address; null: the model and the address."""
     api_key_env: VariableName
     """The environment variable that holds its key."""
-    reasoning_effort: Literal["minimal", "low", "medium", "high"]
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None
+    """Null leaves it to the model, and is right for models that do not reason."""
     max_completion_tokens: PositiveInt
+    blind: bool
+    """False shows the judge the label that it checks, to measure how much that sways it."""
     concurrency: PositiveInt
+    timeout_s: PositiveFloat
+    """Seconds that one request may take; it is then tried again."""
+    max_retries: NonNegativeInt
     max_error_share: Share
     """Of the skills, the share that may fail for good; above it the stage fails."""
+    budget_usd: NonNegativeFloat | None
+    """US dollars that one run may cost by its plan; null sets no limit."""
+    expected_output_tokens: PositiveInt
+    """Tokens of a verdict, for the plan; once verdicts are stored, their mean counts."""
+    prices: PricesConfig
+
+    def price(self) -> ModelPrice | None:
+        """The model's price, if it is listed and the address is the provider's."""
+        return next((price for price in self.prices.models if price.model == self.model), None) if not self.base_url else None
 
 
-JudgeConfig = Annotated[ReferenceJudgeConfig | OpenAIJudgeConfig, Field(discriminator="kind")]
+JudgeConfig = Annotated[ReferenceJudgeConfig | LLMJudgeConfig, Field(discriminator="kind")]
 
 
 class MetricsConfig(Section):

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import httpx2
 import openai
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
 from hardsoft.core.errors import InputError
@@ -50,15 +51,26 @@ class UnusableReplyError(Exception):
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens as the server counts them; 0 where it does not."""
+
+    input: int = 0
+    cached_input: int = 0
+    """Of `input`, those that the provider had read shortly before."""
+    output: int = 0
+    reasoning: int = 0
+    """Of `output`, those that were not shown."""
+
+
+@dataclass(frozen=True)
 class Reply:
     """What a chat completion says."""
 
     text: str
     finish_reason: Literal["stop", "length", "content_filter"]
-    input_tokens: int
-    """As the server counts them; 0 where it does not."""
-    output_tokens: int
+    usage: Usage
     model: str
+    """The model that replied, as the server names it."""
 
 
 @dataclass
@@ -108,6 +120,7 @@ class Server:
         Raises:
             MalformedReplyError, UnusableReplyError, openai.OpenAIError: there is no usable reply.
         """
+        parameters = {name: value for name, value in parameters.items() if value is not None}
         while True:
             limit = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
             sent = {name: value for name, value in ({limit: max_tokens} | parameters).items() if name not in self.refused}
@@ -115,13 +128,31 @@ class Server:
                 return self._read(await client.chat.completions.create(**sent))
             except BAD_REQUEST as error:
                 if isinstance(error, openai.BadRequestError) and error.code in REFUSED:
-                    return Reply("", "content_filter", 0, 0, "")
+                    return Reply("", "content_filter", Usage(), "")
                 refused = next((name for name in ("max_tokens", "temperature") if name in sent and _refuses(error, name)), None)
                 if refused is None:
                     raise
                 self.refused.add(refused)
             except ValueError as error:  # the body is no JSON
                 raise MalformedReplyError(f"the reply is no JSON: {error}") from None
+
+    def announced(self, model: str) -> str | None:
+        """What the server says of a model that a person should know before the run: that it lacks it, or will soon.
+
+        A server that cannot tell is no error.
+        """
+        return asyncio.run(self._announced(model))
+
+    async def _announced(self, model: str) -> str | None:
+        async with self._client() as client:
+            try:
+                found = await client.with_options(max_retries=0).models.retrieve(model)
+            except openai.NotFoundError:
+                return f"{self.name} does not list the model {model}"
+            except (openai.OpenAIError, ValueError):
+                return None
+        shutdown = getattr(found, "shutdown_date", None)
+        return f"{self.name} announces that {model} shuts down on {mask(str(shutdown), self._secret)}" if shutdown else None
 
     def explain(self, error: Exception) -> str:
         """What went wrong, in one short line with the server's own words, without the key should it repeat that."""
@@ -221,18 +252,29 @@ class Server:
             raise MalformedReplyError(f"the reply is an error: {said}" if said else "the reply has no choice")
         choice = reply.choices[0]
         message, given = choice.message, str(choice.finish_reason or "").lower()
-        usage = reply.usage
-        input_tokens, output_tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+        usage = _usage(reply.usage)
         text = mask(_text(message.content), self._secret)
         if given in FILTERED or getattr(message, "refusal", None):
             said = str(getattr(message, "refusal", None) or text)
-            return Reply(mask(said, self._secret), "content_filter", input_tokens, output_tokens, reply.model or "")
+            return Reply(mask(said, self._secret), "content_filter", usage, reply.model or "")
         if given not in (*STOPPED, *CUT):
             raise UnusableReplyError(f"the server ended the message with {choice.finish_reason!r}")
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
         if thought and not text and given not in CUT:
             raise UnusableReplyError("the reply has no content, only reasoning_content")
-        return Reply(text, "length" if given in CUT else "stop", input_tokens, output_tokens, reply.model or "")
+        return Reply(text, "length" if given in CUT else "stop", usage, reply.model or "")
+
+
+def _usage(usage: CompletionUsage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        usage.prompt_tokens or 0,
+        (read and read.cached_tokens) or 0,
+        usage.completion_tokens or 0,
+        (written and written.reasoning_tokens) or 0,
+    )
 
 
 def _text(content: Any) -> str:

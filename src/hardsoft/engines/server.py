@@ -52,4 +52,4 @@ class ServerEngine:
             temperature=0,
             extra_body=CONTINUE if start else None,
         )
-        return Completion(start + reply.text, reply.finish_reason, reply.output_tokens)
+        return Completion(start + reply.text, reply.finish_reason, reply.usage.output)

@@ -1,9 +1,7 @@
-"""Who checks the sampled labels. A judge sees a skill and the codebook, never the label given to it."""
+"""What a verdict on a sampled skill is; knows no judge. A judge sees a skill and the codebook, never the label given to it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from hardsoft.core.labels import Label
 
@@ -29,16 +27,3 @@ class Verdict:
     verdict: Label | None
     outcome: JudgeOutcome
     rationale: str = ""
-    usage: dict[str, int] = field(default_factory=dict)
-    """Tokens by kind, as the provider counts them."""
-
-
-OnVerdict = Callable[[int, Verdict], None]
-"""Called with a skill's position as soon as its verdict is there."""
-
-
-class Judge(Protocol):
-    name: str
-
-    def judge(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
-        """Judge every skill by its name alone."""

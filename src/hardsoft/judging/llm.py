@@ -1,22 +1,27 @@
-"""A model of OpenAI as judge: blind, rationale before verdict, structured output."""
+"""A language model as judge: blind, rationale before verdict. Asks, and reads replies; knows neither the store nor any price.
 
-from collections.abc import Sequence
-from typing import Literal
+It is asked for JSON by a schema; at a server that refuses that, for JSON; at one that refuses that too, in words. A reply that is
+no such JSON is read as any answer is.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hardsoft.config.schema import OpenAIJudgeConfig
+from hardsoft.config.schema import LLMJudgeConfig
+from hardsoft.core.chat import Chat, FinishReason
 from hardsoft.core.labels import Label
-from hardsoft.engines.openai_client import Client, Server
-from hardsoft.judging.base import JudgeOutcome, OnVerdict, Verdict
+from hardsoft.engines.openai_client import BAD_REQUEST, Client, Reply, Server
+from hardsoft.judging.base import JudgeOutcome, Verdict
+from hardsoft.prompting.answers import read_answer
 
 INSTRUCTIONS = """\
 You label professional skills found in CVs by the codebook below.
-Give a rationale of one or two sentences first, then the verdict.
+Give a rationale of one or two sentences first, then the verdict: Hard, Soft or Unknown.
+Reply as JSON: {{"rationale": "...", "verdict": "..."}}
 
 {codebook}"""
-MAX_RETRIES = 5
-TIMEOUT_S = 600.0
 
 
 class Answer(BaseModel):
@@ -28,50 +33,79 @@ class Answer(BaseModel):
     verdict: Literal["Hard", "Soft", "Unknown"]
 
 
-class OpenAIJudge:
+FORMATS: tuple[dict[str, Any] | None, ...] = (
+    {"type": "json_schema", "json_schema": {"name": "Answer", "strict": True, "schema": Answer.model_json_schema()}},
+    {"type": "json_object"},
+    None,
+)
+"""How a reply is asked for, the next one where a server refuses the one before."""
+
+
+class LLMJudge:
     """Asks one question per skill, `concurrency` at a time."""
 
-    def __init__(self, option: OpenAIJudgeConfig, codebook: str, key: str) -> None:
+    def __init__(self, option: LLMJudgeConfig, codebook: str, key: str) -> None:
         """
         Args:
             codebook: the rules that it judges by.
             key: see `Server.key`.
         """
-        self.name = option.model
         self._option = option
         self._instructions = INSTRUCTIONS.format(codebook=codebook)
-        self._server = Server(None, key, option.concurrency, TIMEOUT_S, MAX_RETRIES, refused={"max_tokens"})
+        self._format = 0
+        refused = {"max_tokens", "temperature"} if option.base_url is None else {"temperature"}
+        self._server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries, refused)
 
-    def judge(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
-        """Judge every skill.
+    def chat(self, skill: str, label: str) -> Chat:
+        """The question about a skill; the label that it was given is shown only where the judge is not blind."""
+        shown = f"Skill: {skill}" if self._option.blind else f"Skill: {skill}\nLabel given to it: {label}"
+        return [{"role": "system", "content": self._instructions}, {"role": "user", "content": shown}]
+
+    def announced(self) -> str | None:
+        """What the server says of the model that a person should know before the run."""
+        return self._server.announced(self._option.model)
+
+    def ask(self, chats: Iterable[Chat], on_reply: Callable[[int, Reply], None], on_failure: Callable[[int, str], None]) -> None:
+        """Ask questions; each ends in one call of on_reply or on_failure.
 
         Raises:
-            InputError: no key, a rejected key or option, an unknown model, or no server.
+            InputError: a rejected key or option, an unknown model, or no server.
         """
-        self._server.ask_all(
-            skills,
-            self._verdict,
-            on_verdict,
-            lambda row, reason: on_verdict(row, Verdict(None, JudgeOutcome.ERROR, rationale=reason)),
-        )
+        self._server.ask_all(chats, self._reply, on_reply, on_failure)
 
-    async def _verdict(self, client: Client, skill: str) -> Verdict:
-        schema = {"name": "Answer", "strict": True, "schema": Answer.model_json_schema()}
-        reply = await self._server.chat(
-            client,
-            self._option.max_completion_tokens,
-            model=self._option.model,
-            messages=[{"role": "system", "content": self._instructions}, {"role": "user", "content": f"Skill: {skill}"}],
-            response_format={"type": "json_schema", "json_schema": schema},
-            reasoning_effort=self._option.reasoning_effort,
-        )
-        usage = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
-        if reply.finish_reason == "content_filter":
-            return Verdict(None, JudgeOutcome.REFUSED, reply.text, usage)
-        if reply.finish_reason == "length":
-            return Verdict(None, JudgeOutcome.TRUNCATED, usage=usage)
+    async def _reply(self, client: Client, chat: Chat) -> Reply:
+        while True:
+            wanted = self._format
+            try:
+                return await self._server.chat(
+                    client,
+                    self._option.max_completion_tokens,
+                    model=self._option.model,
+                    messages=chat,
+                    response_format=FORMATS[wanted],
+                    reasoning_effort=self._option.reasoning_effort,
+                )
+            except BAD_REQUEST as error:
+                refused = "response_format" in str(error) or "json" in str(error).lower()
+                if FORMATS[wanted] is None or not refused:
+                    raise
+                self._format = max(self._format, wanted + 1)
+
+
+def read_verdict(text: str, finish_reason: FinishReason) -> Verdict:
+    """The verdict that a reply states: JSON of `Answer`, with text around it or not, else an answer in words."""
+    if finish_reason == "content_filter":
+        return Verdict(None, JudgeOutcome.REFUSED, text)
+    inner = text[text.find("{") : text.rfind("}") + 1]
+    for candidate in (text, inner):
         try:
-            answer = Answer.model_validate_json(reply.text)
+            answer = Answer.model_validate_json(candidate)
         except ValidationError:
-            return Verdict(None, JudgeOutcome.UNPARSEABLE, usage=usage)
-        return Verdict(Label(answer.verdict), JudgeOutcome.ANSWERED, answer.rationale, usage)
+            continue
+        return Verdict(Label(answer.verdict), JudgeOutcome.ANSWERED, answer.rationale)
+    if finish_reason == "length":
+        return Verdict(None, JudgeOutcome.TRUNCATED)
+    reading = read_answer(text, finish_reason)
+    if reading.answer and not inner:
+        return Verdict(reading.label, JudgeOutcome.ANSWERED, text)
+    return Verdict(None, JudgeOutcome.UNPARSEABLE, text)

@@ -1,14 +1,14 @@
-"""The reference labels, as a table and as a judge."""
+"""The reference labels, as a table and as verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
-from hardsoft.core.names import clean_name, name_key
+from hardsoft.core.names import clean_name, key, name_key
 from hardsoft.core.tables import read_csv, require_columns
-from hardsoft.judging.base import JudgeOutcome, OnVerdict, Verdict
+from hardsoft.judging.base import JudgeOutcome, Verdict
 
 
 def read_reference(path: str) -> pl.DataFrame:
@@ -44,19 +44,18 @@ def read_reference(path: str) -> pl.DataFrame:
     return table.unique("key", keep="first").sort("key").select("key", "label", "note")
 
 
-class ReferenceJudge:
-    """Looks the verdict up in the reference labels."""
+def reference_verdicts(reference: pl.DataFrame, skills: Sequence[str]) -> list[Verdict]:
+    """The reference label of each skill as its verdict.
 
-    name = "reference"
-
-    def __init__(self, reference: pl.DataFrame) -> None:
-        self._labels: Mapping[str, tuple[str, str | None]] = {key: (label, note) for key, label, note in reference.rows()}
-
-    def judge(self, skills: Sequence[str], on_verdict: OnVerdict) -> None:
-        keys = pl.DataFrame({"skill": list(skills)}, schema={"skill": pl.String}).select(name_key(pl.col("skill")))["skill"]
-        for row, key in enumerate(keys):
-            if key in self._labels:
-                label, note = self._labels[key]
-                on_verdict(row, Verdict(Label(label), JudgeOutcome.ANSWERED, note or ""))
-            else:
-                on_verdict(row, Verdict(None, JudgeOutcome.NOT_IN_REFERENCE))
+    Args:
+        reference: as `read_reference` returns it.
+    """
+    labels = {name: (label, note) for name, label, note in reference.rows()}
+    verdicts = []
+    for skill in skills:
+        label, note = labels.get(key(skill), (None, None))
+        if label is None:
+            verdicts.append(Verdict(None, JudgeOutcome.NOT_IN_REFERENCE))
+        else:
+            verdicts.append(Verdict(Label(label), JudgeOutcome.ANSWERED, note or ""))
+    return verdicts

@@ -1,15 +1,18 @@
 """Everything but the question that can change an answer: the setting, the other part of a row's key. Imports no torch."""
 
 import hashlib
+import os
 from importlib.metadata import version
 from pathlib import Path
 
 from hardsoft.config.device import dequantizes
-from hardsoft.config.schema import Config, ModelConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig
 from hardsoft.store.rows import Setting
 
 COMPLETION_FORMAT = 1
 """One more whenever completions stored before would be wrong answers."""
+VERDICT_FORMAT = 1
+"""One more whenever verdicts stored before would be wrong."""
 LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
@@ -40,6 +43,18 @@ def completion_setting(config: Config, device: str) -> Setting:
         "batch_size": None if exact else config.engine.batch_size,
         "generation": generation,
         "libraries": {name: version(name) for name in libraries},
+    }
+
+
+def verdict_setting(judge: LLMJudgeConfig) -> Setting:
+    """The setting in which a judge gives verdicts; prices, budget, concurrency and retries change none."""
+    address = judge.base_url or os.environ.get("OPENAI_BASE_URL")
+    return {
+        "kind": "verdict",
+        "format": VERDICT_FORMAT,
+        "judge": {"identity": judge.identity} if judge.identity else {"base_url": address, "model": judge.model},
+        "reasoning_effort": judge.reasoning_effort,
+        "max_completion_tokens": judge.max_completion_tokens,
     }
 
 

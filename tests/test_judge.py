@@ -1,0 +1,362 @@
+"""The judge over real HTTP, against a server that misbehaves on request, and the whole stage with its store."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from hardsoft.config.compose import compose
+from hardsoft.config.preflight import check_judge
+from hardsoft.config.schema import Config, LLMJudgeConfig, ModelPrice, load_config, validate
+from hardsoft.core.errors import InputError
+from hardsoft.engines import openai_client
+from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
+from hardsoft.judging.base import JudgeOutcome
+from hardsoft.judging.llm import LLMJudge, read_verdict
+from hardsoft.judging.plan import cost, plan
+from hardsoft.store.key import verdict_setting
+from tests.conftest import ROOT, Repository
+from tests.test_config import whatever_holds
+from tests.test_server import Handler as FaultHandler
+from tests.test_server import completion, free_port
+
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 20,
+    "total_tokens": 120,
+    "prompt_tokens_details": {"cached_tokens": 60},
+    "completion_tokens_details": {"reasoning_tokens": 5},
+}
+
+
+def config(*overrides: str) -> Config:
+    return validate(OmegaConf.to_container(OmegaConf.create(compose(list(overrides)))), "conf/")
+
+
+def option(base_url: str, **options: Any) -> LLMJudgeConfig:
+    judge = config("judge=server", f"judge.base_url={base_url}", "judge.model=m").judge
+    assert isinstance(judge, LLMJudgeConfig)
+    return judge.model_copy(update={"concurrency": 4, "timeout_s": 2.0, "max_retries": 1, **options})
+
+
+class Handler(FaultHandler):
+    """Judges by what the skill is called."""
+
+    takes: tuple[str | None, ...]
+    """The formats that it takes, of json_schema, json_object and none."""
+    delay: float
+
+    def do_GET(self) -> None:
+        name = self.path.rpartition("/")[2]
+        if name == "gone":
+            return self.reply(404, {"error": {"message": "no such model"}})
+        if name == "broken":
+            return self.reply(500, {"error": {"message": "offline"}})
+        shutdown = {"shutdown_date": "2026-12-11"} if name == "o3" else {}
+        return self.reply(200, {"id": name, "object": "model", "created": 0, "owned_by": "x", **shutdown})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.bodies.append(body)
+        self.keys.append(str(self.headers["Authorization"]))
+        skill = body["messages"][-1]["content"].removeprefix("Skill: ").partition("\n")[0]
+        self.seen[skill] += 1
+        time.sleep(self.delay)
+        wanted = (body.get("response_format") or {}).get("type")
+        if wanted not in self.takes:
+            return self.reply(400, {"error": {"message": f"response_format {wanted} is not supported"}})
+        if skill == "wrong key":
+            return self.reply(401, {"error": {"message": "Incorrect API key provided"}})
+        if skill == "no quota":
+            return self.reply(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
+        if skill.startswith("busy") and self.seen[skill] == 1:
+            return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})
+        if skill.startswith("broken"):
+            return self.reply(500, {"error": {"message": "internal"}})
+        verdict = "Soft" if skill in ("Empathy", "Tact") else "Hard"
+        answer = {"rationale": f"About {skill}.", "verdict": verdict}
+        content = json.dumps(answer) if wanted else f"About {skill}.\nVerdict: {verdict}"
+        content = f"Here it is:\n```json\n{content}\n```" if skill == "fenced" else content
+        content = '{"rationale": "The answer is Hard", "verdict": "Hardish"}' if skill == "wrong schema" else content
+        reply = completion(content[:20] if skill == "long" else content, {"long": "length"}.get(skill, "stop"))
+        if skill in ("refused", "filtered"):
+            reply = completion(None, "stop" if skill == "refused" else "content_filter", refusal="I will not.")
+        if skill == "empty":
+            reply["choices"] = []
+        return self.reply(200, {**reply, "model": "m-2026", "usage": USAGE})
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Handler]]]:
+    state = {"seen": Counter(), "bodies": [], "keys": [], "takes": ("json_schema", "json_object", None), "delay": 0.0}
+    handler: type[Handler] = type("ThisTestsHandler", (Handler,), state)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    http.daemon_threads = True
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_S", 0.001)
+    yield f"http://127.0.0.1:{http.server_port}/v1", handler
+    http.shutdown()
+    http.server_close()
+
+
+def ask(judge: LLMJudge, skills: list[str]) -> tuple[dict[int, Reply], dict[int, str]]:
+    replies: dict[int, Reply] = {}
+    failures: dict[int, str] = {}
+    judge.ask((judge.chat(skill, "Soft") for skill in skills), replies.__setitem__, failures.__setitem__)
+    return replies, failures
+
+
+def outcomes(judge: LLMJudge, skills: list[str]) -> list[str]:
+    replies, failures = ask(judge, skills)
+    assert replies.keys() | failures.keys() == set(range(len(skills)))
+    return [
+        "error" if row in failures else read_verdict(replies[row].text, replies[row].finish_reason).outcome.value
+        for row in range(len(skills))
+    ]
+
+
+def test_verdicts_with_rationale_and_usage(server: tuple[str, type[Handler]]) -> None:
+    replies, failures = ask(LLMJudge(option(server[0]), "# Codebook", NO_KEY), ["Empathy", "V-Ray"])
+    assert not failures
+    first = read_verdict(replies[0].text, "stop")
+    assert (first.verdict, first.outcome, first.rationale) == ("Soft", "answered", "About Empathy.")
+    assert (replies[0].usage, replies[0].model) == (Usage(100, 60, 20, 5), "m-2026")
+    assert read_verdict(replies[1].text, "stop").verdict == "Hard"
+
+
+def test_the_judge_is_blind_and_gives_its_rationale_first(server: tuple[str, type[Handler]]) -> None:
+    ask(LLMJudge(option(server[0]), "# Codebook", NO_KEY), ["V-Ray"])
+    ask(LLMJudge(option(server[0], blind=False), "# Codebook", NO_KEY), ["V-Ray"])
+    blind, seeing = server[1].bodies
+    assert blind["messages"][-1]["content"] == "Skill: V-Ray"
+    assert "Soft" in seeing["messages"][-1]["content"]
+    assert "# Codebook" in blind["messages"][0]["content"]
+    schema = blind["response_format"]["json_schema"]["schema"]
+    assert list(schema["properties"]) == ["rationale", "verdict"]
+    assert schema["properties"]["verdict"]["enum"] == ["Hard", "Soft", "Unknown"]
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("takes", [("json_object", None), (None,)])
+def test_a_server_without_schemas_is_asked_for_json_then_in_words(
+    server: tuple[str, type[Handler]], takes: tuple[str | None, ...]
+) -> None:
+    server[1].takes = takes
+    judge = LLMJudge(option(server[0]), "# Codebook", NO_KEY)
+    replies, failures = ask(judge, ["Empathy", "V-Ray", "Tact"])
+    assert not failures
+    assert [read_verdict(replies[row].text, "stop").verdict for row in range(3)] == ["Soft", "Hard", "Soft"]
+    assert len(server[1].bodies) == 3 + (1 if takes[0] else 2), "each refusal is met once"
+
+
+def test_what_is_no_verdict_is_an_outcome_of_its_row(server: tuple[str, type[Handler]]) -> None:
+    skills = ["V-Ray", "refused", "long", "filtered", "wrong schema", "empty", "broken", "fenced", "busy"]
+    expected = ["answered", "refused", "truncated", "refused", "unparseable", "error", "error", "answered", "answered"]
+    assert outcomes(LLMJudge(option(server[0]), "# Codebook", NO_KEY), skills) == expected
+
+
+@pytest.mark.parametrize(("skill", "words"), [("wrong key", "AuthenticationError.*Incorrect API key"), ("no quota", "quota")])
+def test_a_rejected_key_and_an_empty_purse_end_the_run_in_one_line(
+    server: tuple[str, type[Handler]], skill: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        ask(LLMJudge(option(server[0], max_retries=0), "# Codebook", "a-planted-key"), [skill] * 3)
+    assert "a-planted-key" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("o3", "announces that o3 shuts down on 2026-12-11"),
+        ("gone", "does not list the model gone"),
+        ("m", None),
+        ("broken", None),
+    ],
+)
+def test_what_the_server_says_of_the_model(server: tuple[str, type[Handler]], model: str, words: str | None) -> None:
+    said = LLMJudge(option(server[0], model=model), "", NO_KEY).announced()
+    assert said is None if words is None else words in str(said)
+    assert LLMJudge(option(f"http://127.0.0.1:{free_port()}/v1"), "", NO_KEY).announced() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ('{"rationale": "r", "verdict": "Hard"}', "answered"),
+        ('<think>Soft?</think>\n```json\n{"rationale": "r", "verdict": "Hard"}\n```', "answered"),
+        ("It is a tool.\n\nVerdict: Hard", "answered"),
+        ('{"rationale": "The answer is Hard", "verdict": "Hardish"}', "unparseable"),
+        ('{"rationale": "r", "verdict": "Hard", "more": 1}', "unparseable"),
+        ("It is a tool.", "unparseable"),
+    ],
+)
+def test_replies_are_read_strictly(text: str, outcome: str) -> None:
+    verdict = read_verdict(text, "stop")
+    assert verdict.outcome == outcome
+    assert verdict.verdict == ("Hard" if outcome == "answered" else None)
+
+
+@given(st.text(max_size=200))
+def test_any_reply_is_read_without_a_fault(text: str) -> None:
+    verdict = read_verdict(text, "stop")
+    assert (verdict.verdict is None) == (verdict.outcome is not JudgeOutcome.ANSWERED)
+
+
+def test_a_plan_and_what_it_cost() -> None:
+    price = ModelPrice(model="m", input=2.0, cached_input=0.5, output=8.0)
+    planned = plan(["x" * 4000] * 100, 20, 300, price)
+    assert (planned.calls, planned.stored, planned.input_tokens, planned.output_tokens) == (100, 20, 100_000, 30_000)
+    assert planned.price_usd == pytest.approx(0.2 + 0.24)
+    assert cost(Usage(1_000_000, 400_000, 1_000_000, 900_000), price) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 8)
+    assert cost(Usage(1, 0, 1, 0), None) is None
+
+
+def test_the_keys_of_verdicts_hold_what_can_change_one() -> None:
+    usual = verdict_setting(option("http://a/v1"))
+    for same in ({"budget_usd": 1.0}, {"concurrency": 1}, {"max_retries": 9}, {"api_key_env": "X"}):
+        assert verdict_setting(option("http://a/v1", **same)) == usual
+    others = [option("http://b/v1"), option("http://a/v1", model="n"), option("http://a/v1", reasoning_effort="low")]
+    assert all(verdict_setting(other) != usual for other in others)
+    assert verdict_setting(option("http://a/v1", identity="x")) == verdict_setting(option("http://b/v1", identity="x"))
+
+
+@pytest.mark.parametrize(("key", "message"), [(None, "missing: OPENAI_API_KEY"), ("x y", "OPENAI_API_KEY contains a blank")])
+def test_no_or_an_impossible_key_is_one_clear_error(key: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InputError, match=message):
+        check_judge(config("judge=o3"))
+    check_judge(load_config())
+
+
+def test_an_address_with_a_password_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:planted-password@127.0.0.1:9/v1")
+    judge = config("judge=o3").judge
+    assert isinstance(judge, LLMJudgeConfig)
+    with pytest.raises(InputError, match="OPENAI_BASE_URL holds a user name or password") as error:
+        ask(LLMJudge(judge, "", "key"), ["V-Ray"])
+    assert "planted" not in str(error.value)
+
+
+def stage(repository: Repository, url: str, *overrides: str) -> None:
+    repository.configure("judge=server", f"judge.base_url={url}", "judge.model=m", *overrides)
+
+
+def write_sample(repository: Repository, skills: list[str]) -> None:
+    path = repository.path / "data/processed/sample.csv"
+    path.unlink()  # a link into DVC's cache may be read-only
+    repository.write("data/processed/sample.csv", "skill,label,weight\n" + "".join(f"{skill},Hard,1.0\n" for skill in skills))
+
+
+def judge_metrics(repository: Repository) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads(repository.read("metrics/judge.json"))
+    return metrics
+
+
+def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    write_sample(repository, ["V-Ray", "Empathy", "refused"])
+    stage(repository, server[0])
+    first = repository.done("python", "-m", "hardsoft.stages.judge")
+    assert "3 calls to the judge (0 verdicts are stored)" in first.output
+    metrics = judge_metrics(repository)
+    assert metrics["outcomes"] | {"answered": 2, "refused": 1} == metrics["outcomes"]
+    tokens = {"input_tokens": 300, "cached_input_tokens": 180, "output_tokens": 60, "reasoning_tokens": 15}
+    assert (metrics["usage"], metrics["stored"], metrics["blind"]) == ({**tokens, "price_usd": None}, 0, True)
+    verdicts = repository.read("data/processed/verdicts.jsonl")
+
+    write_sample(repository, ["Tact", "V-Ray", "Empathy", "refused"])
+    second = repository.done("python", "-m", "hardsoft.stages.judge")
+    assert "1 calls to the judge (3 verdicts are stored)" in second.output
+    assert (judge_metrics(repository)["stored"], len(server[1].bodies)) == (3, 4)
+    assert repository.read("data/processed/verdicts.jsonl").partition("\n")[2] == verdicts
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert len(server[1].bodies) == 4
+
+
+def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    """The provider's prices count at its own address only; here that address is the test's."""
+    environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
+    for overrides, words in (
+        (["judge.budget_usd=0.0001"], "the plan exceeds judge.budget_usd, 0.0001"),
+        (["judge.model=x"], "lists no price of x"),
+    ):
+        repository.configure("judge=openai", *overrides)
+        run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+        assert run.code == 1
+        assert words in run.output.splitlines()[-1]
+        assert not server[1].bodies
+    repository.configure("judge=o3")
+    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    assert run.code == 0, run.output
+    assert "announces that o3 shuts down on 2026-12-11" in run.output
+    assert "about $0." in run.output
+    metrics = judge_metrics(repository)
+    n = metrics["skills"]
+    assert metrics["usage"]["price_usd"] == pytest.approx(n * (40 * 2 + 60 * 0.5 + 20 * 8) / 1e6, abs=1e-4)
+    assert set(server[1].keys) == {"Bearer a-planted-key"}
+    assert "max_completion_tokens" in server[1].bodies[0]
+    assert "max_tokens" not in server[1].bodies[0]
+    assert whatever_holds(repository, ["a-planted-key"]) == []
+
+
+def test_failed_verdicts_fail_the_stage_and_keep_the_others(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    write_sample(repository, ["V-Ray", "broken 1", "Tact"])
+    stage(repository, server[0], "judge.max_retries=0")
+    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    assert run.code == 1
+    assert "1 of 3 rows failed (InternalServerError" in run.output
+    assert "the other 2 verdicts are stored" in run.output
+    stage(repository, server[0], "judge.max_retries=0", "judge.max_error_share=0.5")
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert judge_metrics(repository)["outcomes"]["error"] == 1
+    assert server[1].seen["V-Ray"] == 1
+
+
+def test_no_sample_is_no_fault(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    write_sample(repository, [])
+    stage(repository, server[0])
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert (judge_metrics(repository)["skills"], server[1].bodies) == (0, [])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_judging_killed_at_random_moments_asks_for_the_rest_only(
+    server: tuple[str, type[Handler]], repository: Repository, kills: int
+) -> None:
+    skills = [f"Skill {number}" for number in range(15 * kills)]
+    write_sample(repository, skills)
+    stage(repository, server[0], "judge.concurrency=4")
+    server[1].delay = 0.02
+    draw = random.Random(kills)
+    command = [sys.executable, "-m", "hardsoft.stages.judge"]
+    for _ in range(kills):
+        before = len(server[1].bodies)
+        run = subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+        while len(server[1].bodies) < before + draw.randint(1, 12) and run.poll() is None:
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert all(server[1].seen[skill] >= 1 for skill in skills)
+    asked_again = sum(count - 1 for count in server[1].seen.values())
+    assert asked_again <= 4 * kills, "none is asked twice but those in flight at a kill"
+    undisturbed = repository.read("data/processed/verdicts.jsonl")
+    repository.done("python", "-m", "hardsoft.stages.judge", "--no-store")
+    assert repository.read("data/processed/verdicts.jsonl") == undisturbed
