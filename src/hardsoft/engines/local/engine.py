@@ -20,7 +20,8 @@ from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.memory import is_out_of_memory, peak_memory_mb
-from hardsoft.prompting.answers import answer_is_complete, is_before_answer, open_reasoning
+from hardsoft.prompting.answers import answer_is_complete, is_before_answer
+from hardsoft.prompting.spoken import open_reasoning
 
 
 class LocalEngine:
