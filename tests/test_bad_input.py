@@ -54,6 +54,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f'{HEADER}1;V-Ray;Professional_Skill\n2;"Pipes;Professional_Skill\n'.encode(), "line 3 has an unclosed double quote"),
         (f'{HEADER}1;"12\\" pipe laying";Professional_Skill\n2;Tact;Professional_Skill\n'.encode(), "line 2 has a quote inside"),
         (
+            f'{HEADER}1;"Agile coach;Professional_Skill\n2;Monitor 19";Professional_Skill\n'.encode(),
+            "line 2 begins a quoted field",
+        ),
+        (f'{HEADER}1;19\\" rack;Professional_Skill\n'.encode(), "line 2 has a backslash before a quote"),
+        (f"{HEADER}1;V-Ray;Professional_Skill\n".encode("utf-16-le"), "no text in UTF-8"),
+        (
             f'{HEADER}1;"Pipes;Professional_Skill\n2;Tact;Professional_Skill\n3;Tubes";Professional_Skill\n'.encode(),
             "whole rows in it",
         ),
@@ -122,8 +128,8 @@ def test_quotes_inside_are_read_and_a_separator_may_be_any_character(folder: Pat
 
 
 def test_every_row_of_an_export_is_accounted_for(folder: Path) -> None:
-    rows = ["1;V-Ray;Professional_Skill", "1;v-ray;Professional_Skill", ";V-Ray;Professional_Skill", "2;;Professional_Skill"]
-    rows += ["2;NULL;Professional_Skill", "3;Excel;IT_Skill", "3;Oslo;", "4;Tact;Professional_Skill"]
+    rows = ["1;V-Ray;Professional_Skill", "1;v-ray;Professional_Skill", " ;V-Ray;Professional_Skill", "2;;Professional_Skill"]
+    rows += ["2; Null ;Professional_Skill", "3;Excel;IT_Skill", "3;Oslo; ", "4;Tact;Profes\u00adsional_Skill"]
     (folder / "data/raw/cv_skills.csv").write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
     extract.main()
     assert json.loads(Path("metrics/input.json").read_text(encoding="utf-8")) == {
@@ -144,7 +150,7 @@ def test_no_message_tells_what_a_file_without_a_header_holds(folder: Path) -> No
     with pytest.raises(InputError) as error:
         extract.main()
     assert len(str(error.value)) < 300
-    assert "Secret Skill 1" not in str(error.value)
+    assert "Secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

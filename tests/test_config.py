@@ -103,6 +103,8 @@ def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) 
         ("\n  candidate", "\n\tcandidate", r"conf/data/mine\.yaml: line 4: not valid YAML: found character '\\t'"),
         ('separator: ";"', "separator: ,", r"conf/data/mine\.yaml: (line 2: not valid YAML|data\.separator)"),
         ("skill_type:", "path: x\nskill_type:", r"conf/data/mine\.yaml: line 7: not valid YAML: .*duplicate key path"),
+        ("skill_type: ", "skill_type:", r"conf/data/mine\.yaml: line 7: not valid YAML"),
+        ("Professional_Skill", "!!int x", r"conf/data/mine\.yaml: .*not valid YAML"),
         ("Professional_Skill", "Fähigkeit", r"conf/data/mine\.yaml: line 7 is not UTF-8 \(byte 0xe4\)"),
     ],
 )
@@ -121,6 +123,8 @@ def test_an_option_file_that_cannot_be_read_is_named_with_the_line(fresh: Reposi
         ("- data\n- model\n", "expected keys and values, found something else"),
         ("data: x: y\n", "line 1: not valid YAML"),
         ("data:\n\tpath: x\n", "line 2: not valid YAML"),
+        ("3\n", "not valid YAML|expected keys"),
+        ("data: \x1b\n", "line 1: not valid YAML"),
         ("data: ${nothing}\n", "nothing"),
     ],
 )

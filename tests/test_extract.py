@@ -79,6 +79,22 @@ SAME = {
     "Pâtisserie": [unicodedata.normalize("NFD", "Pâtisserie"), "PÃ¢tisserie", "P&acirc;tisserie"],
     "Driver's Licence": ["Driver’s Licence", "Driver&#39;s Licence", "Driver&rsquo;s Licence"],
     "Problem-Solving": ["Problem‐Solving", "Problem‑Solving", "Problem–Solving"],
+    "Driver's licence": ["Driver´s licence"],
+    '19" rack': ["19″ rack", "19&quot; rack"],
+    "Java": [
+        '"Java".',
+        "„Java“.",
+        "'Java',",
+        "Ja\x00va",
+        "\uf0b7 Java",
+        "•Java",
+        "❖ Java",
+        "Ja\U000e0100va",
+        "Java\u2800",
+        "%4Aava",
+    ],
+    "Management": ["Manage\u00ad\nment"],
+    "İletişim": ["iletişim", "İLETİŞİM"],
     "Office": ["Oﬃce", "OFFICE"],
 }
 

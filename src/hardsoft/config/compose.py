@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hardsoft.config.schema import PARAMS, load_yaml, validate
+from hardsoft.config.schema import PARAMS, UNREADABLE, load_yaml, validate
 from hardsoft.core.errors import InputError
 
 
@@ -25,10 +25,10 @@ def compose(overrides: list[str]) -> str:
         params = Path(folder, PARAMS)
         try:
             compose_and_dump(params, str(Path("conf").absolute()), None, "config", "", overrides)
-        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-            for path in sorted(Path("conf").rglob("*.yaml")):
-                load_yaml(str(path))
+        except (HydraException, OmegaConfBaseException, YAMLError, *UNREADABLE) as error:
             problem, _, _ = str(error).partition("Config search path")
+            for path in sorted(Path("conf").rglob("*.yaml")) if "Could not find" not in problem else ():
+                load_yaml(str(path))
             raise InputError(f"conf/: {problem}") from None
         text = params.read_text(encoding="utf-8")
     validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")

@@ -27,7 +27,15 @@ from hardsoft.core.errors import InputError
 from hardsoft.core.files import read_text
 
 PARAMS = "params.yaml"
+UNREADABLE = (ValueError, KeyError, AttributeError, AssertionError, RecursionError, OSError)
+"""What YAML's and OmegaConf's readers raise, beside their own errors, at files that hold something else."""
 CODEBOOK = "docs/codebook.md"
+
+
+def _is_path(path: str) -> str:
+    if not path.strip() or not path.isprintable():
+        raise ValueError("is no path")
+    return path
 
 
 def _inside_repository(path: str) -> str:
@@ -60,7 +68,7 @@ def _without_password(url: str) -> str:
 
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 VariableName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
-RepositoryPath = Annotated[str, AfterValidator(_inside_repository)]
+RepositoryPath = Annotated[str, AfterValidator(_is_path), AfterValidator(_inside_repository)]
 
 
 class Section(BaseModel):
@@ -87,7 +95,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     source: Literal["folder", "hub"]
     """Where the model is: a checkpoint folder on this disk, or the Hugging Face hub."""
-    name: Annotated[str, AfterValidator(_without_slash)]
+    name: Annotated[str, AfterValidator(_is_path), AfterValidator(_without_slash)]
     """The folder's path, in the repository or absolute, or the model's id on the hub."""
     revision: str | None
     """The commit of a hub model; null for a folder."""
@@ -273,21 +281,29 @@ def load_yaml(path: str) -> dict[str, Any]:
     Raises:
         InputError: it is no valid YAML in UTF-8, names a key twice, or holds something else than keys.
     """
+    text = read_text(path)
     try:
-        text = read_text(path)
         loaded = OmegaConf.create(text)
-    except (YAMLError, OmegaConfBaseException) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise InputError(f"{path}: {line}not valid YAML: {problem}") from None
+    except (YAMLError, OmegaConfBaseException, *UNREADABLE) as error:
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: {_line_of(error, text)}not valid YAML: {problem}") from None
     if not OmegaConf.is_dict(loaded):
         raise InputError(f"{path}: expected keys and values, found something else")
     try:
         values: dict[str, Any] = OmegaConf.to_container(loaded, resolve=path == PARAMS)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, *UNREADABLE) as error:
         raise InputError(f"{path}: {str(error).partition(chr(10))[0]}") from None
     return values
+
+
+def _line_of(error: Exception, text: str) -> str:
+    """Where a YAML fault is: where what was not ended began, else where it was noticed."""
+    position = getattr(error, "position", None)
+    if isinstance(position, int):
+        return f"line {text.count(chr(10), 0, position) + 1}: "
+    begun = any(word in (getattr(error, "context", None) or "") for word in ("scanning", "flow"))
+    mark = (begun and getattr(error, "context_mark", None)) or getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}: " if mark else ""
 
 
 def validate(values: Any, path: str) -> Config:

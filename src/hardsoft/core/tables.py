@@ -59,8 +59,10 @@ def require_columns(table: pl.DataFrame, path: str, columns: list[str], hint: st
     """Raise InputError unless the table has these columns; the hint says what would be right."""
     for column in columns:
         if column not in table.columns:
-            first = ", ".join(repr(name[:30]) for name in table.columns[:3])
-            raise InputError(f"{path}: no column {column!r}; its header has {len(table.columns)}, the first {first}; {hint}")
+            names = {part for name in table.columns for part in re.split(r"[;,|\t]", name)}
+            known = not names.isdisjoint(columns)  # else the first row may be somebody's data
+            first = f", the first {', '.join(repr(name[:30]) for name in table.columns[:3])}" if known else ""
+            raise InputError(f"{path}: no column {column!r}; its header has {len(table.columns)}{first}; {hint}")
 
 
 def _rows(path: str, separator: str) -> Iterator[list[str]]:
@@ -88,7 +90,9 @@ def _rows(path: str, separator: str) -> Iterator[list[str]]:
         if len(row) != fields:
             more = f"more fields than the header; quote a field that contains {separator!r}"
             raise InputError(f"{path}: line {line} has {more if len(row) > fields else 'fewer fields than the header'}")
-        if fields > 1 and any(_holds_rows(value, separator, fields) for value in row if "\n" in value or "\r" in value):
+        if any('\\"' in value for value in row):
+            raise InputError(f'{path}: line {line} has a backslash before a quote; write "" for one, and quote the field')
+        if any(_holds_rows(value, separator, fields, column) for column, value in enumerate(row)):
             raise InputError(
                 f'{path}: line {line} begins a quoted field with whole rows in it; close the quote, and write "" for one '
                 "inside a field (a backslash does not do)"
@@ -96,9 +100,10 @@ def _rows(path: str, separator: str) -> Iterator[list[str]]:
         yield row
 
 
-def _holds_rows(value: str, separator: str, fields: int) -> bool:
-    """Whether a field with line breaks in it looks as if it had swallowed rows."""
-    return any(line.count(separator) >= fields - 1 for line in value.splitlines()[1:])
+def _holds_rows(value: str, separator: str, fields: int, column: int) -> bool:
+    """Whether a field looks as if it had swallowed rows: the rest of its own, and the beginning of another."""
+    lines = [line for line in value.splitlines() if line.strip()] if fields > 1 else []
+    return len(lines) > 1 and lines[0].count(separator) >= fields - 1 - column and lines[-1].count(separator) >= column
 
 
 def _fault(error: csv.Error) -> str:
@@ -118,6 +123,9 @@ def _text(path: str) -> str:
         if content.startswith(start):
             raise InputError(f"{path}: {kind}")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf_8(path, content, error) from None
+    if "\0" in text[:1000]:
+        raise InputError(f"{path}: no text in UTF-8; export the table as CSV")
+    return text

@@ -7,7 +7,7 @@ import polars as pl
 from hardsoft.config.schema import DataConfig, load_config
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.names import clean_name, name_key
+from hardsoft.core.names import clean_name, key, name_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
 
@@ -22,12 +22,17 @@ def skill_mentions(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
     Returns:
         Columns candidate (null allowed), spelling (see `clean_name`), key (what names are compared by).
     """
-    spelling = clean_name(pl.col(data.columns.skill))
+    nulls = list(filter(None, map(key, data.null_values)))
+
+    def present(column: str) -> pl.Expr:
+        """A column's clean values, null where they say that there is none."""
+        return pl.when(name_key(pl.col(column)).is_in(nulls).not_()).then(clean_name(pl.col(column)))
+
+    columns = data.columns
     return (
-        rows.filter(pl.col(data.columns.type).str.strip_chars() == data.skill_type)
-        .select(candidate=pl.col(data.columns.candidate).str.strip_chars(), spelling=spelling)
-        .filter(pl.col("spelling").is_not_null() & pl.col("spelling").is_in(data.null_values).not_())
-        .with_columns(key=name_key(pl.col("spelling")))
+        rows.select(candidate=present(columns.candidate), spelling=present(columns.skill), type=present(columns.type))
+        .filter(pl.col("type") == data.skill_type)
+        .select("candidate", "spelling", key=name_key(pl.col("spelling")))
         .drop_nulls("key")
     )
 
@@ -54,7 +59,9 @@ def distinct_skills(mentions: pl.DataFrame) -> pl.DataFrame:
 
 def input_counts(rows: pl.DataFrame, mentions: pl.DataFrame, skills: pl.DataFrame, data: DataConfig) -> dict[str, Any]:
     """What became of each row of the export; `rows` is the sum of `other_type`, `no_type`, `no_name` and `mentions`."""
-    kinds = rows[data.columns.type].str.strip_chars()
+    nulls = set(map(key, data.null_values))
+    kinds = rows.select(clean_name(pl.col(data.columns.type))).to_series()
+    kinds = pl.Series([None if one is None or key(one) in nulls else one for one in kinds], dtype=pl.String)
     of_type = int((kinds == data.skill_type).sum())
     return {
         "rows": rows.height,
