@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},
 }
 """Of the other rooms, those that a room's files may import."""
+TOOLS = {"annotate.py"}
+"""Files beside the rooms, for people to run; they may import whatever they need, and nothing imports them."""
 NO_DEPENDENCY = ("config/", "__init__.py")
 """What no stage need depend on: configuration, whose values are params, and files that hold a docstring only."""
 
@@ -80,13 +82,15 @@ def test_every_form_of_import_is_found(tmp_path: Path, statement: str, found: se
 def test_no_room_imports_one_above_it() -> None:
     for file in PACKAGE.rglob("*.py"):
         room = file.relative_to(PACKAGE).parts[0]
+        if room in TOOLS:
+            continue
         for imported in imports_of(file) - {PACKAGE / "__init__.py"}:
             other = imported.relative_to(PACKAGE).parts[0]
             assert other == room or other in MAY_IMPORT[room], f"{file} imports {imported}"
 
 
 def test_every_file_lies_in_a_room_and_packages_hold_a_docstring_only() -> None:
-    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py"}
+    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", *TOOLS}
     assert {file.parent.name for file in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
     for file in PACKAGE.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -105,7 +109,7 @@ def test_the_readmes_map_is_the_tree() -> None:
 
 
 def test_nothing_imports_a_stage() -> None:
-    stages = set((PACKAGE / "stages").glob("[a-z]*.py"))
+    stages = {*(PACKAGE / "stages").glob("[a-z]*.py"), *(PACKAGE / tool for tool in TOOLS)}
     assert not [file for file in PACKAGE.rglob("*.py") if imports_of(file) & stages]
 
 

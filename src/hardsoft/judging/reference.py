@@ -15,33 +15,41 @@ def read_reference(path: str) -> pl.DataFrame:
     """Read reference labels.
 
     Returns:
-        Columns key (what names are compared by, unique), label, note.
+        Columns key (what names are compared by, unique), skill, label, note, sorted by key.
 
     Raises:
         InputError: an unreadable file, a missing column, a label that is none of the three, a skill with two labels.
     """
     table = read_csv(path)
     require_columns(table, path, ["skill", "label"], "expected skill,label,note")
-    if "note" not in table.columns:
-        table = table.with_columns(note=pl.lit(None, pl.String))
-    table = table.with_row_index("line", offset=2).select(
+    return labels_of(table.with_row_index("line", offset=2), path)
+
+
+def labels_of(table: pl.DataFrame, path: str) -> pl.DataFrame:
+    """The labels in a table, checked; see `read_reference`.
+
+    Args:
+        table: columns line (in the file), skill, label and perhaps note; rows without a skill do not count.
+        path: of the file, for messages.
+    """
+    note = pl.col("note") if "note" in table.columns else pl.lit(None, pl.String).alias("note")
+    labels = table.select(
         "line",
-        "note",
+        note,
         skill=clean_name(pl.col("skill")),
         key=name_key(pl.col("skill")),
         label=pl.col("label").str.strip_chars(),
-    )
-    for line, skill, label in table.filter(pl.col("key").is_not_null()).select("line", "skill", "label").iter_rows():
+    ).drop_nulls("key")
+    for line, skill, label in labels.select("line", "skill", "label").iter_rows():
         if label not in set(Label):
             raise InputError(f"{path}: line {line}: skill {skill!r} has the label {label!r}; it must be Hard, Soft or Unknown")
-    table = table.filter(pl.col("key").is_not_null())
-    conflicts = table.filter(pl.col("label").n_unique().over("key") > 1).sort("key", "line")
+    conflicts = labels.filter(pl.col("label").n_unique().over("key") > 1).sort("key", "line")
     if not conflicts.is_empty():
         skill, first, second = conflicts["skill"][0], *conflicts.select("label", "line").rows()[:2]
         raise InputError(
             f"{path}: skill {skill!r} has two labels, {first[0]} (line {first[1]}) and {second[0]} (line {second[1]}); keep one"
         )
-    return table.unique("key", keep="first").sort("key").select("key", "label", "note")
+    return labels.unique("key", keep="first").sort("key").select("key", "skill", "label", "note")
 
 
 def reference_verdicts(reference: pl.DataFrame, skills: Sequence[str]) -> list[Verdict]:
@@ -50,7 +58,7 @@ def reference_verdicts(reference: pl.DataFrame, skills: Sequence[str]) -> list[V
     Args:
         reference: as `read_reference` returns it.
     """
-    labels = {name: (label, note) for name, label, note in reference.rows()}
+    labels = {name: (label, note) for name, label, note in reference.select("key", "label", "note").iter_rows()}
     verdicts = []
     for skill in skills:
         label, note = labels.get(key(skill), (None, None))

@@ -1,0 +1,107 @@
+"""`python -m hardsoft.annotate export FILE` writes skills for a person to label, blind; `import FILE` takes the labels in.
+
+The file is a CSV table or, by its ending, a page for the browser, which needs no network and saves such a table. It holds the
+sampled skills that have no reference label yet, without the label that the model gave, in an order that tells nothing.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import polars as pl
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from hardsoft.config.schema import load_config
+from hardsoft.core.errors import InputError
+from hardsoft.core.files import read_text, write_outputs
+from hardsoft.core.labels import Label
+from hardsoft.core.names import name_key
+from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv, require_columns
+from hardsoft.judging.reference import labels_of, read_reference
+
+SAMPLE = "data/processed/sample.csv"
+CODEBOOK = "docs/codebook.md"
+NO_LABELS = "data/reference/none.csv"
+
+
+def to_label(sample: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
+    """The sampled skills that have no reference label, to be labelled.
+
+    Args:
+        sample: with a column skill.
+        reference: as `read_reference` returns it.
+
+    Returns:
+        Columns skill, label, note, the latter two empty; ordered by a hash of the name.
+    """
+    unlabelled = sample.select("skill", key=name_key(pl.col("skill"))).join(reference, on="key", how="anti")
+    skills = sorted(unlabelled["skill"], key=lambda skill: hashlib.sha256(skill.encode()).digest())
+    return pl.DataFrame({"skill": skills}, schema={"skill": pl.String}).with_columns(label=None, note=None)
+
+
+def page(table: pl.DataFrame, codebook: str) -> str:
+    """The same as a page for the browser."""
+    environment = Environment(loader=PackageLoader("hardsoft", "."), autoescape=select_autoescape(default=True))
+    return environment.get_template("annotate.html").render(
+        skills=table["skill"].to_list(), labels=[label.value for label in Label], codebook=codebook
+    )
+
+
+def merge(reference: pl.DataFrame, given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """What labels add to the reference, and where they differ from it.
+
+    Args:
+        reference, given: as `read_reference` returns them.
+
+    Returns:
+        Columns skill, label, note of the new ones, sorted by skill; and a line for each conflict.
+    """
+    both = given.join(reference, on="key", suffix="_known").filter(pl.col("label") != pl.col("label_known")).sort("skill")
+    conflicts = [f"{row['skill']}: the reference has {row['label_known']}, the file {row['label']}" for row in both.to_dicts()]
+    return given.join(reference, on="key", how="anti").select("skill", "label", "note").sort("skill"), conflicts
+
+
+def export(path: str, reference: str) -> None:
+    sample = read_csv(SAMPLE)
+    table = to_label(sample, read_reference(reference))
+    if table.is_empty():
+        raise InputError(
+            f"{SAMPLE}: each of its {sample.height} skills has a reference label; draw a larger sample (sample.per_label)"
+        )
+    content = page(table, read_text(CODEBOOK)) if path.endswith(".html") else table.write_csv()
+    write_outputs({path: content})
+    print(f"{path}: {table.height} skills to label as Hard, Soft or Unknown by {CODEBOOK}; then `annotate import` it")
+
+
+def import_labels(path: str, reference: str) -> None:
+    if reference == NO_LABELS:
+        raise InputError(
+            f"data.reference is {NO_LABELS}, which stays empty; name a file of your own, such as data/reference/mine.csv"
+        )
+    table = read_csv(path)
+    require_columns(table, path, ["skill", "label"], "expected skill,label,note, as `annotate export` writes it")
+    labelled = table.with_row_index("line", offset=2).drop_nulls("label")
+    known = Path(reference).exists()
+    new, conflicts = merge(read_reference(reference) if known else labels_of(labelled.clear(), path), labels_of(labelled, path))
+    if not new.is_empty():
+        old = read_text(reference) if known else "skill,label,note\n"
+        write_outputs({reference: old.rstrip("\n") + "\n" + new.write_csv(include_header=False)})
+    print(f"{reference}: {new.height} labels added, {table.height - labelled.height} skills left unlabelled")
+    for conflict in conflicts:
+        print(f"conflict, not changed: {conflict}")
+    if conflicts:
+        raise InputError(f"{path}: {len(conflicts)} labels differ from {reference}; change one side of each by hand")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m hardsoft.annotate", description="Label sampled skills by hand.")
+    parser.add_argument("action", choices=["export", "import"])
+    parser.add_argument("file", help="a .csv table, or for export an .html page too")
+    arguments = parser.parse_args()
+    reference = load_config().data.reference
+    (export if arguments.action == "export" else import_labels)(arguments.file, reference)
+
+
+if __name__ == "__main__":
+    run("annotate", main)

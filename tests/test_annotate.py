@@ -1,0 +1,72 @@
+"""Labels by hand: exported blind, taken in without overwriting any."""
+
+import csv
+import re
+from html import unescape
+
+import pytest
+
+from tests.conftest import Repository
+
+
+@pytest.fixture
+def project(fresh: Repository) -> Repository:
+    (fresh.path / "data/processed").mkdir(exist_ok=True)
+    fresh.write(
+        "data/processed/sample.csv", 'skill,label,weight\nV-Ray,Hard,1.0\nNew Craft,Hard,1.0\n"<b>Odd</b> & ""Co""",Soft,1.0\n'
+    )
+    fresh.write("data/reference/labels.csv", "skill,label,note\nV-Ray,Hard,a tool\nTact,Soft,\n")
+    return fresh
+
+
+def annotate(project: Repository, *arguments: str) -> str:
+    return project.done("python", "-m", "hardsoft.annotate", *arguments).output
+
+
+def test_a_table_holds_the_unlabelled_skills_and_no_label(project: Repository) -> None:
+    assert "2 skills to label" in annotate(project, "export", "mine.csv")
+    header, *rows = project.read("mine.csv").splitlines()
+    assert header == "skill,label,note"
+    assert sorted(rows) == ['"<b>Odd</b> & ""Co""",,', "New Craft,,"]
+
+
+def test_a_page_shows_names_as_text(project: Repository) -> None:
+    annotate(project, "export", "mine.html")
+    page = project.read("mine.html")
+    assert "<b>Odd</b>" not in page
+    annotate(project, "export", "mine.csv")
+    skills = [row["skill"] for row in csv.DictReader(project.read("mine.csv").splitlines())]
+    assert [unescape(name) for name in re.findall("<legend>(.*?)</legend>", page)] == skills
+    assert page.count('type="radio"') == 2 * 3
+    assert "http" not in page.lower().replace("<!doctype html>", "")
+
+
+def test_labels_are_added_and_none_is_overwritten(project: Repository) -> None:
+    project.write("mine.csv", "skill,label,note\nNew Craft,Hard,learned\nOdd,,\nTACT,Soft,\n")
+    assert "1 labels added, 1 skills left unlabelled" in annotate(project, "import", "mine.csv")
+    assert (
+        project.read("data/reference/labels.csv") == "skill,label,note\nV-Ray,Hard,a tool\nTact,Soft,\nNew Craft,Hard,learned\n"
+    )
+    project.write("mine.csv", "skill,label,note\nTact,Hard,\nZeal,Soft,\n")
+    run = project.run("python", "-m", "hardsoft.annotate", "import", "mine.csv")
+    assert run.code == 1
+    assert "conflict, not changed: Tact: the reference has Soft, the file Hard" in run.output
+    assert "mine.csv: 1 labels differ" in run.output
+    assert project.read("data/reference/labels.csv").splitlines()[2:] == ["Tact,Soft,", "New Craft,Hard,learned", "Zeal,Soft,"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("skill,label\nA,Hard\nB,\nC,hard\n", "line 4: skill 'C' has the label 'hard'"),
+        ("skill,label\nA,Hard\nB,\na,Soft\n", "skill 'A' has two labels, Hard (line 2) and Soft (line 4)"),
+        ("name,label\nA,Hard\n", "no column 'skill'"),
+    ],
+)
+def test_labels_that_cannot_be_meant_change_nothing(project: Repository, content: str, message: str) -> None:
+    before = project.read("data/reference/labels.csv")
+    project.write("mine.csv", content)
+    run = project.run("python", "-m", "hardsoft.annotate", "import", "mine.csv")
+    assert (run.code, run.output.count("\n")) == (1, 1)
+    assert message in run.output
+    assert project.read("data/reference/labels.csv") == before
