@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import joblib
 import psutil
 
 from hardsoft.config.device import dequantizes
@@ -96,6 +95,8 @@ def count_processes(config: Config, device: str, rows: int) -> int:
 
 def physical_cores() -> int:
     """Physical cores that this process may use, by its affinity and its container's quota."""
+    import joblib
+
     return int(joblib.cpu_count(only_physical_cores=True))
 
 
