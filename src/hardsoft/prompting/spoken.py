@@ -20,6 +20,8 @@ _THINK_TAG = re.compile(
     r"|(?P<fence>^```\s?$)|^```(?:thinking|thought|reasoning)$",
     re.IGNORECASE | re.MULTILINE,
 )
+_MAY_THINK = re.compile(r"[<\[◁`]|thinking\.", re.IGNORECASE)
+"""Whether there is anything that could mark reasoning: most completions have nothing, and need no closer look."""
 _OPEN_AT_THE_END = re.compile(
     rf"(?:[<\[◁]{_THOUGHT}[>\]▷]|<\|(?:begin_of_|start_of_|start_)?think(?:ing)?\|>)\s{{0,4}}\Z", re.IGNORECASE
 )
@@ -45,7 +47,8 @@ def spoken_part(completion: str) -> str:
     """A completion without its reasoning, be that still open, and up to its first end token."""
     depth = start = 0
     parts: list[str] = []
-    for tag in _THINK_TAG.finditer(completion):
+    tags = _THINK_TAG.finditer(completion) if _MAY_THINK.search(completion) else ()
+    for tag in tags:
         closed = tag["close"] or tag["end"] or tag["unused"] or tag["done"] or tag["details"]
         if tag["fence"] or tag["details"]:
             closed = "closed" if depth else None
