@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{HEADER}1;V-Ray;Professional_Skill\n".encode("utf-16"), "line 1 is not UTF-8"),
         (
             f"{HEADER}1;Excel;IT_Skill\n".encode(),
-            "no skill of type 'Professional_Skill' in 1 rows; column 'Skill_Type' has 1 other",
+            "no skill of type 'Professional_Skill' in 1 rows; column 'Skill_Type' has 1 different",
         ),
         (f"{HEADER}1;  ;Professional_Skill\n".encode(), "no skill of type 'Professional_Skill'"),
         (HEADER.encode(), "no skill of type 'Professional_Skill'"),

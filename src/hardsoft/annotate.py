@@ -77,7 +77,7 @@ def export(path: str, reference: str) -> None:
 def import_labels(path: str, reference: str) -> None:
     if reference == NO_LABELS:
         raise InputError(
-            f"data.reference is {NO_LABELS}, which stays empty; name a file of your own, such as data/reference/mine.csv"
+            f"data.reference is {NO_LABELS}, which stays empty; copy it to data/reference/mine.csv, say, and name that"
         )
     table = read_csv(path)
     require_columns(table, path, ["skill", "label"], "expected skill,label,note, as `annotate export` writes it")

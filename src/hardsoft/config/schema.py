@@ -236,7 +236,7 @@ class LLMJudgeConfig(Section):
     budget_usd: NonNegativeFloat | None
     """US dollars that one run may cost by its plan; null sets no limit."""
     expected_output_tokens: PositiveInt
-    """Tokens of a verdict, for the plan; once verdicts are stored, their mean counts."""
+    """Tokens of a verdict, reasoning included, by which the plan reckons."""
     prices: PricesConfig
 
     def price(self) -> ModelPrice | None:

@@ -93,8 +93,8 @@ def main() -> None:
     if skills.is_empty():
         kinds = rows[columns.type].drop_nulls().n_unique()
         raise InputError(
-            f"{data.path}: no skill of type {data.skill_type!r} in {rows.height} rows; column {columns.type!r} has {kinds} other "
-            "values; set data.skill_type"
+            f"{data.path}: no skill of type {data.skill_type!r} in {rows.height} rows; column {columns.type!r} has {kinds} "
+            "different values; set data.skill_type"
         )
     counts = input_counts(rows, mentions, skills, data)
     write_outputs({"data/interim/skills.csv": skills.write_csv(), "metrics/input.json": to_json(counts)})
