@@ -4,19 +4,24 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from playwright.sync_api import Browser, Error, sync_playwright
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those would be several times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+CHECKPOINT = "models/embedded/checkpoint"
 SKILLS = 24
 """Distinct professional skills in the small export."""
 
@@ -153,6 +158,49 @@ def fresh(template: Path, tmp_path: Path) -> Repository:
     return Repository(path)
 
 
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, the machine's own or playwright's; of one test, since playwright's event loop admits no other."""
+    with sync_playwright() as playwright:
+        own = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        try:
+            launched = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(f"no browser: {str(error).partition(chr(10))[0]}")
+        yield launched
+        launched.close()
+
+
 def commit(repository: Repository) -> None:
     repository.done("git", "add", "-A")
     repository.done("git", "commit", "-q", "-m", "state")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[str]:
+    """The base URL of `transformers serve`, which runs the committed checkpoint."""
+    port = free_port()
+    transformers = str(Path(sys.executable).with_name("transformers"))
+    command = [transformers, "serve", CHECKPOINT, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, "transformers serve ended"
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+        process.terminate()

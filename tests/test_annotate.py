@@ -5,6 +5,7 @@ import re
 from html import unescape
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.conftest import Repository
 
@@ -70,3 +71,23 @@ def test_labels_that_cannot_be_meant_change_nothing(project: Repository, content
     assert (run.code, run.output.count("\n")) == (1, 1)
     assert message in run.output
     assert project.read("data/reference/labels.csv") == before
+
+
+def test_a_person_labels_in_a_browser(project: Repository, browser: Browser) -> None:
+    annotate(project, "export", "mine.html")
+    requests: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((project.path / "mine.html").as_uri())
+    odd = page.locator("fieldset").filter(has_text='<b>Odd</b> & "Co"')
+    odd.get_by_text("Soft").click()
+    odd.get_by_label("note").fill('a "quoted", note')
+    assert page.locator("#count").inner_text() == "1 of 2"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    download.value.save_as(project.path / "labels.csv")
+    assert {url.partition(":")[0] for url in requests} <= {"file", "blob"}, "nothing leaves the page"
+    assert "1 labels added, 1 skills left unlabelled" in annotate(project, "import", "labels.csv")
+    reference = csv.DictReader(project.read("data/reference/labels.csv").splitlines())
+    assert {row["skill"]: (row["label"], row["note"]) for row in reference}['<b>Odd</b> & "Co"'] == ("Soft", 'a "quoted", note')
+    page.close()

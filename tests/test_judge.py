@@ -25,13 +25,14 @@ from hardsoft.core.errors import InputError
 from hardsoft.engines import openai_client
 from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
 from hardsoft.judging.base import JudgeOutcome
+from hardsoft.judging.batch import Batches
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan
 from hardsoft.store.key import verdict_setting
-from tests.conftest import ROOT, Repository
+from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds
 from tests.test_server import Handler as FaultHandler
-from tests.test_server import completion, free_port
+from tests.test_server import completion
 
 USAGE = {
     "prompt_tokens": 100,
@@ -58,9 +59,19 @@ class Handler(FaultHandler):
     takes: tuple[str | None, ...]
     """The formats that it takes, of json_schema, json_object and none."""
     delay: float
+    files: dict[str, str]
+    batches: dict[str, dict[str, Any]]
+    fault: str
+    """Of batches: expired, failed, unknown model, or none."""
+    polls: int
+    """So often a batch is looked at before it has ended."""
 
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
+        if self.path.startswith("/v1/batches/"):
+            return self.look_at_batch(name)
+        if self.path.startswith("/v1/files/"):
+            return self.reply(200, self.files[self.path.split("/")[3]], {"Content-Type": "application/octet-stream"})
         if name == "gone":
             return self.reply(404, {"error": {"message": "no such model"}})
         if name == "broken":
@@ -69,9 +80,21 @@ class Handler(FaultHandler):
         return self.reply(200, {"id": name, "object": "model", "created": 0, "owned_by": "x", **shutdown})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.bodies.append(body)
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
         self.keys.append(str(self.headers["Authorization"]))
+        if self.path == "/v1/files":
+            name = f"file-{len(self.batches)}"
+            self.files[name] = sent.decode().partition('filename="questions.jsonl"')[2].partition("\r\n\r\n")[2]
+            self.files[name] = self.files[name].partition("\r\n--")[0]
+            return self.reply(
+                200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "q", "purpose": "batch"}
+            )
+        body = json.loads(sent)
+        if self.path == "/v1/batches":
+            name = f"batch-{len(self.batches)}"
+            self.batches[name] = {"file": body["input_file_id"], "endpoint": body["endpoint"], "polls": 0, "fault": self.fault}
+            return self.reply(200, self.batch(name, "validating"))
+        self.bodies.append(body)
         skill = body["messages"][-1]["content"].removeprefix("Skill: ").partition("\n")[0]
         self.seen[skill] += 1
         time.sleep(self.delay)
@@ -87,6 +110,7 @@ class Handler(FaultHandler):
         if skill.startswith("broken"):
             return self.reply(500, {"error": {"message": "internal"}})
         verdict = "Soft" if skill in ("Empathy", "Tact") else "Hard"
+        verdict = "Soft" if skill == "wavering" and self.seen[skill] % 2 else verdict
         answer = {"rationale": f"About {skill}.", "verdict": verdict}
         content = json.dumps(answer) if wanted else f"About {skill}.\nVerdict: {verdict}"
         content = f"Here it is:\n```json\n{content}\n```" if skill == "fenced" else content
@@ -98,10 +122,71 @@ class Handler(FaultHandler):
             reply["choices"] = []
         return self.reply(200, {**reply, "model": "m-2026", "usage": USAGE})
 
+    def batch(self, name: str, status: str, **more: Any) -> dict[str, Any]:
+        known = self.batches[name]
+        usual = {"id": name, "object": "batch", "created_at": 0, "completion_window": "24h", "input_file_id": known["file"]}
+        return {**usual, "endpoint": known["endpoint"], "status": status, **more}
+
+    def look_at_batch(self, name: str) -> None:
+        if name not in self.batches:
+            return self.reply(404, {"error": {"message": "no such batch"}})
+        known = self.batches[name]
+        known["polls"] += 1
+        lines = [json.loads(line) for line in self.files[known["file"]].splitlines()]
+        counts = {"total": len(lines), "completed": 0, "failed": 0}
+        if known["polls"] <= self.polls:
+            return self.reply(200, self.batch(name, "in_progress", request_counts=counts))
+        if known["fault"] == "failed":
+            errors = {"object": "list", "data": [{"code": "x", "message": "the queue is full", "line": None, "param": None}]}
+            return self.reply(200, self.batch(name, "failed", errors=errors))
+        answered = lines[: len(lines) // 2] if known["fault"] == "expired" else lines
+        good: list[str] = []
+        bad: list[str] = []
+        for line in answered:
+            if known["endpoint"] == "/v1/responses":
+                skill = line["body"]["input"][-1]["content"].removeprefix("Skill: ")
+            else:
+                skill = line["body"]["messages"][-1]["content"].removeprefix("Skill: ")
+            self.seen[skill] += 1
+            code, reply = batch_answer(skill, known["endpoint"])
+            if known["fault"] == "unknown model":
+                code, reply = 404, {"error": {"code": "model_not_found", "message": "m-batch does not exist"}}
+            result = {"custom_id": line["custom_id"], "response": {"status_code": code, "body": reply}, "error": None}
+            (good if code == 200 else bad).append(json.dumps(result))
+        for line in lines[len(answered) :]:
+            error = {
+                "code": "batch_expired",
+                "message": "This request could not be executed before the completion window expired.",
+            }
+            bad.append(json.dumps({"custom_id": line["custom_id"], "response": None, "error": error}))
+        random.Random(1).shuffle(good)
+        self.files[f"{name}-out"] = "\n".join([*good, *good[:2], '{"custom_id": "half'])
+        self.files[f"{name}-errors"] = "\n".join(bad)
+        named = {"output_file_id": f"{name}-out" if good else None, "error_file_id": f"{name}-errors" if bad else None}
+        counts |= {"completed": len(good), "failed": len(bad)}
+        status = "expired" if known["fault"] == "expired" else "completed"
+        return self.reply(200, self.batch(name, status, request_counts=counts, **named))
+
+
+def batch_answer(skill: str, endpoint: str) -> tuple[int, dict[str, Any]]:
+    verdict = json.dumps({"rationale": f"About {skill}.", "verdict": "Soft" if skill == "Empathy" else "Hard"})
+    if skill.startswith("broken"):
+        return 500, {"error": {"code": "server_error", "message": "internal"}}
+    if endpoint == "/v1/chat/completions":
+        refusal = {"refusal": "I will not."} if skill == "refused" else {}
+        return 200, {**completion(None if refusal else verdict, "stop", **refusal), "model": "m-2026", "usage": USAGE}
+    part = {"type": "output_text", "text": verdict}
+    usage = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+    details = {"input_tokens_details": {"cached_tokens": 60}, "output_tokens_details": {"reasoning_tokens": 5}}
+    output = [{"type": "reasoning", "summary": []}, {"type": "message", "content": [part]}]
+    cut = {"incomplete_details": {"reason": "max_output_tokens"}} if skill == "long" else {}
+    return 200, {"model": "m-2026", "output": [] if cut else output, "usage": usage | details, **cut}
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Handler]]]:
     state = {"seen": Counter(), "bodies": [], "keys": [], "takes": ("json_schema", "json_object", None), "delay": 0.0}
+    state |= {"files": {}, "batches": {}, "fault": "", "polls": 1}
     handler: type[Handler] = type("ThisTestsHandler", (Handler,), state)
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     http.daemon_threads = True
@@ -218,11 +303,11 @@ def test_any_reply_is_read_without_a_fault(text: str) -> None:
 
 def test_a_plan_and_what_it_cost() -> None:
     price = ModelPrice(model="m", input=2.0, cached_input=0.5, output=8.0)
-    planned = plan(["x" * 4000] * 100, 20, 300, price)
+    planned = plan(["x" * 4000] * 100, 20, 300, price, 1.0)
     assert (planned.calls, planned.stored, planned.input_tokens, planned.output_tokens) == (100, 20, 100_000, 30_000)
     assert planned.price_usd == pytest.approx(0.2 + 0.24)
-    assert cost(Usage(1_000_000, 400_000, 1_000_000, 900_000), price) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 8)
-    assert cost(Usage(1, 0, 1, 0), None) is None
+    assert cost(Usage(1_000_000, 400_000, 1_000_000, 900_000), price, 1.0) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 8)
+    assert cost(Usage(1, 0, 1, 0), None, 0.5) is None
 
 
 def test_the_keys_of_verdicts_hold_what_can_change_one() -> None:
@@ -285,7 +370,7 @@ def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[H
     second = repository.done("python", "-m", "hardsoft.stages.judge")
     assert "1 calls to the judge (3 verdicts are stored)" in second.output
     assert (judge_metrics(repository)["stored"], len(server[1].bodies)) == (3, 4)
-    assert repository.read("data/processed/verdicts.jsonl").partition("\n")[2] == verdicts
+    assert {*verdicts.splitlines()} < {*repository.read("data/processed/verdicts.jsonl").splitlines()}
     repository.done("python", "-m", "hardsoft.stages.judge")
     assert len(server[1].bodies) == 4
 
@@ -327,6 +412,136 @@ def test_failed_verdicts_fail_the_stage_and_keep_the_others(server: tuple[str, t
     repository.done("python", "-m", "hardsoft.stages.judge")
     assert judge_metrics(repository)["outcomes"]["error"] == 1
     assert server[1].seen["V-Ray"] == 1
+
+
+BATCH = ("judge.batch=true", "judge.batch_poll_s=0.02")
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
+def test_a_batch_gives_the_same_verdicts_at_half_the_price(
+    server: tuple[str, type[Handler]], repository: Repository, endpoint: str
+) -> None:
+    skills = ["V-Ray", "Empathy", "Tact", "Zeal", "long" if endpoint == "/v1/responses" else "refused"]
+    write_sample(repository, skills)
+    environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
+    repository.configure("judge=openai", *BATCH, f"judge.batch_endpoint={endpoint}")
+    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    assert run.code == 0, run.output
+    assert "batch batch-0 has 5 questions" in run.output
+    assert not server[1].bodies, "nothing is asked one by one"
+    metrics = judge_metrics(repository)
+    assert metrics["outcomes"]["answered"] == 4
+    assert metrics["outcomes"]["refused"] + metrics["outcomes"]["truncated"] == 1
+    assert metrics["usage"]["price_usd"] == pytest.approx(0.5 * 5 * (40 * 2 + 60 * 0.1 + 20 * 10) / 1e6, abs=1e-4)
+    verdicts = [json.loads(line) for line in repository.read("data/processed/verdicts.jsonl").splitlines()]
+    assert {row["skill"]: row["verdict"] for row in verdicts}["Empathy"] == "Soft"
+    (line, *_) = map(json.loads, server[1].files["file-0"].splitlines())
+    assert (line["method"], line["url"]) == ("POST", endpoint)
+    form = line["body"]["text"]["format"] if endpoint == "/v1/responses" else line["body"]["response_format"]["json_schema"]
+    assert form["strict"] is True
+    repository.configure("judge=openai")
+    repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    assert (len(server[1].batches), server[1].bodies) == (1, []), "the same verdicts count outside a batch"
+
+
+def test_a_batch_is_collected_by_the_next_run_after_a_kill(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    write_sample(repository, ["V-Ray", "Empathy", "Tact"])
+    stage(repository, server[0], *BATCH)
+    server[1].polls = 10**9
+    command = [sys.executable, "-m", "hardsoft.stages.judge"]
+    run = subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+    while not any(batch["polls"] > 2 for batch in server[1].batches.values()):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    server[1].polls = 0
+    write_sample(repository, ["V-Ray", "Empathy", "Tact", "New"])
+    second = repository.done("python", "-m", "hardsoft.stages.judge")
+    assert "batch batch-0 is an earlier run's" in second.output
+    assert "1 calls to the judge (3 verdicts are stored)" in second.output
+    assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
+
+
+def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    skills = ["V-Ray", "broken 1", "Tact", "Zeal"]
+    write_sample(repository, skills)
+    stage(repository, server[0], *BATCH)
+    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    assert run.code == 1
+    assert "1 of 4 rows failed (server_error: internal)" in run.output
+    server[1].fault = "expired"
+    write_sample(repository, [f"Skill {number}" for number in range(6)])
+    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    assert "3 of 6 rows failed (batch_expired" in run.output
+    assert "the other 3 verdicts are stored" in run.output
+    server[1].fault = ""
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert len(server[1].files["file-2"].splitlines()) == 3, "the rest only"
+    assert all(server[1].seen[f"Skill {number}"] >= 1 for number in range(6))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("failed", "batch batch-0 failed: the queue is full"), ("unknown model", "m-batch")]
+)
+def test_a_batch_that_the_provider_refuses_is_one_line(
+    server: tuple[str, type[Handler]], repository: Repository, fault: str, words: str
+) -> None:
+    server[1].fault = fault
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    assert run.code == 1
+    assert words in run.output.splitlines()[-1]
+
+
+def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardsoft.judging.batch.MOST_REQUESTS", 3)
+    batches = Batches(LLMJudge(option("http://a/v1"), "", NO_KEY).server, "/v1/chat/completions", 1.0)
+    bodies = {str(number): {"model": "m", "messages": []} for number in range(8)}
+    assert [len(part) for part in batches.in_batches(bodies)] == [3, 3, 2]
+    monkeypatch.setattr("hardsoft.judging.batch.MOST_BYTES", 1)
+    assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
+
+
+def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[Handler]], repository: Repository) -> None:
+    skills = ["V-Ray", "Empathy", "wavering", "Tact"]
+    write_sample(repository, skills)
+    server_judge = (f"+judge@judge.judges.{name}=server" for name in ("b", "c"))
+    overrides = ["judge=panel", "~judge.judges.openai", "~judge.judges.o3", *server_judge]
+    for name in ("b", "c"):
+        overrides += [f"judge.judges.{name}.base_url={server[0]}", f"judge.judges.{name}.model={name}"]
+    repository.configure(*overrides, "judge.judges.b.repeats=2")
+    run = repository.done("python", "-m", "hardsoft.stages.judge")
+    assert "b: 8 calls" in run.output
+    assert "c: 4 calls" in run.output
+    rows = [json.loads(line) for line in repository.read("data/processed/verdicts.jsonl").splitlines()]
+    assert [(row["judge"], row["repeat"]) for row in rows] == [("b", 1), ("b", 2), ("c", 1)] * 4
+    agreement = judge_metrics(repository)["agreement"]
+    first = [row["verdict"] for row in rows if row["skill"] == "wavering"]
+    assert len(set(first)) == 2, "the server gives its verdicts on this one in turn"
+    assert agreement["flip_rate"] == {"b": 0.25, "c": None}
+    assert 0 < agreement["krippendorff_alpha"] < 1
+    assert 0 < agreement["fleiss_kappa"] < 1
+    repository.done("python", "-m", "hardsoft.stages.metrics")
+    accuracy = json.loads(repository.read("metrics/accuracy.json"))
+    assert accuracy["sample"]["hard"]["n"] == 4
+    before = len(server[1].bodies)
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    assert len(server[1].bodies) == before, "repeats are stored too"
+
+
+@pytest.mark.xdist_group("served")
+def test_a_real_server_that_knows_no_schemas(served: str, repository: Repository) -> None:
+    """The small model is no judge: what it says is an outcome of its row, paid once, whatever it is."""
+    stage(repository, served, f"judge.model={CHECKPOINT}", "judge.max_completion_tokens=40", "judge.concurrency=1")
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    metrics = judge_metrics(repository)
+    assert sum(metrics["outcomes"].values()) == metrics["skills"] > 0
+    assert metrics["outcomes"]["error"] == 0
+    assert metrics["usage"]["output_tokens"] > 0
+    assert "0 calls" not in repository.done("python", "-m", "hardsoft.stages.judge").output
+    assert judge_metrics(repository)["stored"] == metrics["skills"]
+    repository.done("python", "-m", "hardsoft.stages.metrics")
 
 
 def test_no_sample_is_no_fault(server: tuple[str, type[Handler]], repository: Repository) -> None:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "prompting": {"core", "config"},
     "store": {"core", "config"},
     "engines": {"core", "config", "prompting"},
-    "judging": {"core", "config", "prompting", "engines"},
+    "judging": {"core", "config", "prompting", "store", "engines"},
     "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},
 }
 """Of the other rooms, those that a room's files may import."""

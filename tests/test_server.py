@@ -2,16 +2,11 @@
 
 import base64
 import json
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -27,11 +22,9 @@ from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.openai_client import NO_KEY
 from hardsoft.engines.server import ServerEngine
 from hardsoft.prompting.answers import read_answer
-from tests.conftest import ROOT, Repository
+from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds
 from tests.test_engine import model, prompt, some_skills, text
-
-CHECKPOINT = "models/embedded/checkpoint"
 
 
 @pytest.fixture(autouse=True)
@@ -51,36 +44,6 @@ def complete(option: ServerEngineConfig, skills: list[str], name: str = "cot", k
     completions: dict[int, Completion] = {}
     ServerEngine(option, 60, key).complete([prompt(name).messages(skill) for skill in skills], completions.update)
     return [completions[row] for row in range(len(skills))]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """The base URL of `transformers serve`, which runs the committed checkpoint."""
-    port = free_port()
-    transformers = str(Path(sys.executable).with_name("transformers"))
-    command = [transformers, "serve", CHECKPOINT, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, "transformers serve ended"
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-        process.terminate()
 
 
 @pytest.mark.xdist_group("served")

@@ -2,7 +2,7 @@
 
 import os
 
-from hardsoft.config.schema import Config, LLMJudgeConfig, LocalEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, language_judges
 from hardsoft.core.errors import InputError
 
 
@@ -39,9 +39,11 @@ def read_key(variable: str) -> str:
 
 
 def _judges_keys(config: Config) -> list[str]:
-    if isinstance(config.judge, LLMJudgeConfig) and not read_key(config.judge.api_key_env) and config.judge.base_url is None:
-        return [f"{config.judge.api_key_env} in the environment (the judge is {config.judge.model})"]
-    return []
+    return [
+        f"{judge.api_key_env} in the environment (the judge is {judge.model})"
+        for judge in language_judges(config.judge).values()
+        if not read_key(judge.api_key_env) and judge.base_url is None
+    ]
 
 
 def _hub_token() -> str | None:

@@ -238,13 +238,34 @@ class LLMJudgeConfig(Section):
     expected_output_tokens: PositiveInt
     """Tokens of a verdict, reasoning included, by which the plan reckons."""
     prices: PricesConfig
+    repeats: PositiveInt
+    """So often each skill is asked about; the majority counts."""
+    batch: bool
+    """Ask through the Batch API: for `prices.batch_share` of the price, within a day."""
+    batch_endpoint: Literal["/v1/chat/completions", "/v1/responses"]
+    """Which of the provider's endpoints a batch is for."""
+    batch_poll_s: PositiveFloat
+    """Seconds between two looks at a batch."""
 
     def price(self) -> ModelPrice | None:
         """The model's price, if it is listed and the address is the provider's."""
         return next((price for price in self.prices.models if price.model == self.model), None) if not self.base_url else None
 
 
-JudgeConfig = Annotated[ReferenceJudgeConfig | LLMJudgeConfig, Field(discriminator="kind")]
+class PanelJudgeConfig(Section):
+    kind: Literal["panel"]
+    judges: dict[str, LLMJudgeConfig] = Field(min_length=1)
+    """By the name that verdicts carry; the majority counts."""
+
+
+JudgeConfig = Annotated[ReferenceJudgeConfig | LLMJudgeConfig | PanelJudgeConfig, Field(discriminator="kind")]
+
+
+def language_judges(judge: JudgeConfig) -> dict[str, LLMJudgeConfig]:
+    """The language models that judge, by name; none where the judge is the reference."""
+    if isinstance(judge, PanelJudgeConfig):
+        return judge.judges
+    return {judge.model: judge} if isinstance(judge, LLMJudgeConfig) else {}
 
 
 class MetricsConfig(Section):

@@ -39,6 +39,12 @@ class Progress:
                 flush=True,
             )
 
+    def reach(self, done: int, total: int) -> None:
+        """So many rows of so many are finished, by the count of someone else."""
+        self._bar.total = self._total = total
+        if done > self._done:
+            self.advance(done - self._done)
+
     def __enter__(self) -> "Progress":
         return self
 

@@ -7,7 +7,7 @@ fail too, else of that question alone.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from hardsoft.core.secrets import mask
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Client = openai.AsyncOpenAI
 Ask = Callable[[Client, Question], Awaitable[Answer]]
 
@@ -103,8 +104,21 @@ class Server:
         Raises:
             InputError: no server, no or a wrong key, an unknown model, or requests of a kind that the server refuses.
         """
+        self.run(lambda client: self._ask_all(client, questions, ask, on_answer, on_failure))
+
+    def run(self, work: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
+        """Do something with a client, and close it.
+
+        Raises:
+            InputError: what the client raised, in one line.
+        """
+
+        async def with_a_client() -> Result:
+            async with self._client() as client:
+                return await work(client)
+
         try:
-            asyncio.run(self._ask_all(questions, ask, on_answer, on_failure))
+            return asyncio.run(with_a_client())
         except openai.OpenAIError as error:
             hint = "; does it run, and is base_url right?" if isinstance(error, openai.APIConnectionError) else ""
             raise InputError(f"{self.name}: {self.explain(error)}{hint}") from None
@@ -120,12 +134,10 @@ class Server:
         Raises:
             MalformedReplyError, UnusableReplyError, openai.OpenAIError: there is no usable reply.
         """
-        parameters = {name: value for name, value in parameters.items() if value is not None}
         while True:
-            limit = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
-            sent = {name: value for name, value in ({limit: max_tokens} | parameters).items() if name not in self.refused}
+            sent = self.body(max_tokens, **parameters)
             try:
-                return self._read(await client.chat.completions.create(**sent))
+                return self.read(await client.chat.completions.create(**sent))
             except BAD_REQUEST as error:
                 if isinstance(error, openai.BadRequestError) and error.code in REFUSED:
                     return Reply("", "content_filter", Usage(), "")
@@ -136,21 +148,26 @@ class Server:
             except ValueError as error:  # the body is no JSON
                 raise MalformedReplyError(f"the reply is no JSON: {error}") from None
 
+    def body(self, max_tokens: int, **parameters: Any) -> dict[str, Any]:
+        """What is sent to ask for a chat completion: parameters that are set and not refused."""
+        limit = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
+        wanted = {limit: max_tokens} | parameters
+        return {name: value for name, value in wanted.items() if value is not None and name not in self.refused}
+
     def announced(self, model: str) -> str | None:
         """What the server says of a model that a person should know before the run: that it lacks it, or will soon.
 
         A server that cannot tell is no error.
         """
-        return asyncio.run(self._announced(model))
+        return self.run(lambda client: self._announced(client, model))
 
-    async def _announced(self, model: str) -> str | None:
-        async with self._client() as client:
-            try:
-                found = await client.with_options(max_retries=0).models.retrieve(model)
-            except openai.NotFoundError:
-                return f"{self.name} does not list the model {model}"
-            except (openai.OpenAIError, ValueError):
-                return None
+    async def _announced(self, client: Client, model: str) -> str | None:
+        try:
+            found = await client.with_options(max_retries=0).models.retrieve(model)
+        except openai.NotFoundError:
+            return f"{self.name} does not list the model {model}"
+        except (openai.OpenAIError, ValueError):
+            return None
         shutdown = getattr(found, "shutdown_date", None)
         return f"{self.name} announces that {model} shuts down on {mask(str(shutdown), self._secret)}" if shutdown else None
 
@@ -169,6 +186,7 @@ class Server:
 
     async def _ask_all(
         self,
+        client: Client,
         questions: Iterable[Question],
         ask: Ask[Question, Answer],
         on_answer: Callable[[int, Answer], None],
@@ -176,41 +194,40 @@ class Server:
     ) -> None:
         waiting = enumerate(questions)
         answered = failed = 0
-        async with self._client() as client:
 
-            async def ask_one(position: int, question: Question) -> None:
-                nonlocal answered, failed
-                try:
-                    answer = await self._patiently(client, ask, question)
-                except (openai.OpenAIError, MalformedReplyError, UnusableReplyError) as error:
-                    if getattr(error, "code", None) not in OF_THE_QUESTION:
-                        failed += 1
-                        if _is_fatal(error):
-                            raise
-                        if not answered and failed >= FAILURES_TO_GIVE_UP:
-                            reason = self.explain(error)
-                            raise InputError(
-                                f"{self.name}: {failed} questions failed before any was answered, the last by {reason}"
-                            ) from None
-                    on_failure(position, self.explain(error))
-                else:
-                    answered += 1
-                    on_answer(position, answer)
+        async def ask_one(position: int, question: Question) -> None:
+            nonlocal answered, failed
+            try:
+                answer = await self._patiently(client, ask, question)
+            except (openai.OpenAIError, MalformedReplyError, UnusableReplyError) as error:
+                if getattr(error, "code", None) not in OF_THE_QUESTION:
+                    failed += 1
+                    if _is_fatal(error):
+                        raise
+                    if not answered and failed >= FAILURES_TO_GIVE_UP:
+                        reason = self.explain(error)
+                        raise InputError(
+                            f"{self.name}: {failed} questions failed before any was answered, the last by {reason}"
+                        ) from None
+                on_failure(position, self.explain(error))
+            else:
+                answered += 1
+                on_answer(position, answer)
 
-            async def ask_one_after_another() -> None:
-                for position, question in waiting:
-                    await ask_one(position, question)
-
+        async def ask_one_after_another() -> None:
             for position, question in waiting:
                 await ask_one(position, question)
-                if answered:
-                    break
-            tasks = [asyncio.create_task(ask_one_after_another()) for _ in range(self.concurrency)]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+
+        for position, question in waiting:
+            await ask_one(position, question)
+            if answered:
+                break
+        tasks = [asyncio.create_task(ask_one_after_another()) for _ in range(self.concurrency)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _client(self) -> Client:
         """The client, its address and proxies checked.
@@ -245,7 +262,12 @@ class Server:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         return await ask(client, question)
 
-    def _read(self, reply: ChatCompletion) -> Reply:
+    def read(self, reply: ChatCompletion) -> Reply:
+        """What a chat completion says.
+
+        Raises:
+            MalformedReplyError, UnusableReplyError: nothing that can be used.
+        """
         if not isinstance(reply, ChatCompletion) or not reply.choices or reply.choices[0].message is None:
             words = getattr(reply, "error", None)
             said = words.get("message", words) if isinstance(words, dict) else words

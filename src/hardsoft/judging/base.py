@@ -18,6 +18,8 @@ class JudgeOutcome(StrEnum):
     UNPARSEABLE = "unparseable"
     ERROR = "error"
     """The request failed for good."""
+    TIED = "tied"
+    """Of several judges or repeats, as many gave one verdict as another; an outcome of their consensus only."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class LLMJudge:
         self._instructions = INSTRUCTIONS.format(codebook=codebook)
         self._format = 0
         refused = {"max_tokens", "temperature"} if option.base_url is None else {"temperature"}
-        self._server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries, refused)
+        self.server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries, refused)
 
     def chat(self, skill: str, label: str) -> Chat:
         """The question about a skill; the label that it was given is shown only where the judge is not blind."""
@@ -63,7 +63,7 @@ class LLMJudge:
 
     def announced(self) -> str | None:
         """What the server says of the model that a person should know before the run."""
-        return self._server.announced(self._option.model)
+        return self.server.announced(self._option.model)
 
     def ask(self, chats: Iterable[Chat], on_reply: Callable[[int, Reply], None], on_failure: Callable[[int, str], None]) -> None:
         """Ask questions; each ends in one call of on_reply or on_failure.
@@ -71,20 +71,26 @@ class LLMJudge:
         Raises:
             InputError: a rejected key or option, an unknown model, or no server.
         """
-        self._server.ask_all(chats, self._reply, on_reply, on_failure)
+        self.server.ask_all(chats, self._reply, on_reply, on_failure)
+
+    def body(self, chat: Chat) -> dict[str, Any]:
+        """The request of a chat completion that asks a question, as a batch holds it."""
+        return self.server.body(**self._question(chat, FORMATS[0]))
+
+    def _question(self, chat: Chat, form: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "max_tokens": self._option.max_completion_tokens,
+            "model": self._option.model,
+            "messages": chat,
+            "response_format": form,
+            "reasoning_effort": self._option.reasoning_effort,
+        }
 
     async def _reply(self, client: Client, chat: Chat) -> Reply:
         while True:
             wanted = self._format
             try:
-                return await self._server.chat(
-                    client,
-                    self._option.max_completion_tokens,
-                    model=self._option.model,
-                    messages=chat,
-                    response_format=FORMATS[wanted],
-                    reasoning_effort=self._option.reasoning_effort,
-                )
+                return await self.server.chat(client, **self._question(chat, FORMATS[wanted]))
             except BAD_REQUEST as error:
                 refused = "response_format" in str(error) or "json" in str(error).lower()
                 if FORMATS[wanted] is None or not refused:

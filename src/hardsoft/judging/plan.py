@@ -32,21 +32,26 @@ class Plan:
         )
 
 
-def plan(questions: Sequence[str], stored: int, output_tokens: int, price: ModelPrice | None) -> Plan:
+def plan(questions: Sequence[str], stored: int, output_tokens: int, price: ModelPrice | None, share: float) -> Plan:
     """The plan of asking questions.
 
     Args:
         questions: their whole text.
         stored: verdicts that need not be asked for.
         output_tokens: expected of one verdict.
+        price, share: see `cost`.
     """
     usage = Usage(input=round(sum(map(len, questions)) / CHARACTERS_PER_TOKEN), output=output_tokens * len(questions))
-    return Plan(len(questions), stored, usage.input, usage.output, cost(usage, price))
+    return Plan(len(questions), stored, usage.input, usage.output, cost(usage, price, share))
 
 
-def cost(usage: Usage, price: ModelPrice | None) -> float | None:
-    """US dollars for tokens; None where there is no price."""
+def cost(usage: Usage, price: ModelPrice | None, share: float) -> float | None:
+    """US dollars for tokens; None where there is no price.
+
+    Args:
+        share: of the price, what is paid: less than 1 in a batch.
+    """
     if price is None:
         return None
     full = (usage.input - usage.cached_input) * price.input
-    return (full + usage.cached_input * price.cached_input + usage.output * price.output) / 1e6
+    return share * (full + usage.cached_input * price.cached_input + usage.output * price.output) / 1e6

@@ -1,91 +1,81 @@
-"""Stage judge: a judge that does not see the model's labels gives its own for the sampled skills."""
+"""Stage judge: judges that do not see the model's labels give their own for the sampled skills."""
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from typing import Any
 
 import polars as pl
 
 from hardsoft.config.preflight import check_judge, read_key
-from hardsoft.config.schema import LLMJudgeConfig, load_config
-from hardsoft.core.errors import InputError, check_error_share
+from hardsoft.config.schema import LLMJudgeConfig, language_judges, load_config
+from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs
-from hardsoft.core.progress import Progress, note
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
-from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
-from hardsoft.judging.base import JudgeOutcome, Verdict
-from hardsoft.judging.llm import LLMJudge, read_verdict
-from hardsoft.judging.plan import cost, plan
+from hardsoft.engines.openai_client import Usage
+from hardsoft.judging.base import JudgeOutcome
+from hardsoft.judging.panel import Panelist
 from hardsoft.judging.reference import read_reference, reference_verdicts
-from hardsoft.store.ask import OnValues, ask
-from hardsoft.store.key import verdict_setting
-from hardsoft.store.rows import Store, canonical, default_path
+from hardsoft.statistics.agreement import Ratings, raters_agreement
+from hardsoft.store.rows import Store, default_path
 
 CODEBOOK = "docs/codebook.md"
-Judged = list[tuple[Verdict, Usage]]
+Rows = list[dict[str, Any]]
 
 
-def check_budget(option: LLMJudgeConfig, price_usd: float | None) -> None:
-    """Raise InputError if a planned run costs more than it may, or if nobody knows."""
-    if option.budget_usd is None:
-        return
-    if price_usd is None:
-        raise InputError(f"judge.prices lists no price of {option.model}; add it, or set judge.budget_usd=null for no limit")
-    if price_usd > option.budget_usd:
-        raise InputError(f"the plan exceeds judge.budget_usd, {option.budget_usd:g}; raise it, or sample fewer skills")
+def judge_by_reference(path: str, skills: Sequence[str]) -> Rows:
+    """A verdict for each skill that the reference labels have."""
+    verdicts = reference_verdicts(read_reference(path), skills)
+    empty = {"usage": asdict(Usage()), "price_usd": 0.0}
+    return [
+        {"skill": skill, "judge": "reference", "repeat": 1, **asdict(verdict), **empty}
+        for skill, verdict in zip(skills, verdicts, strict=True)
+    ]
 
 
-def judge_by_model(option: LLMJudgeConfig, sample: pl.DataFrame, store: Store) -> tuple[Judged, int]:
-    """Verdicts of a language model for a sample's rows, and how many of them were stored before.
+def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, store: Store) -> tuple[Rows, int]:
+    """The verdicts of language models, and how many of them were stored before. All plans come before the first call.
 
     Raises:
         InputError: over budget, no server or key, or more failures than may be; verdicts so far are stored.
     """
-    judge = LLMJudge(option, read_text(CODEBOOK), read_key(option.api_key_env) or NO_KEY)
-    chats = [judge.chat(skill, label) for skill, label in sample.select("skill", "label").iter_rows()]
-    questions = [canonical({"messages": chat, "repeat": 1}) for chat in chats]
-    errors: dict[int, str] = {}
-
-    def answer(rows: Sequence[int], keep: OnValues) -> None:
-        if warning := judge.announced():
-            note(warning)
-        planned = plan([questions[row] for row in rows], len(chats) - len(rows), option.expected_output_tokens, option.price())
-        note(f"{planned}, by the prices of {option.prices.date}" if option.price() else str(planned))
-        check_budget(option, planned.price_usd)
-        with Progress("judge", len(rows), "skills") as progress:
-
-            def on_reply(place: int, reply: Reply) -> None:
-                keep([(rows[place], {**asdict(reply), "batch": False, "date": datetime.now(UTC).date().isoformat()})])
-                progress.advance()
-
-            def on_failure(place: int, reason: str) -> None:
-                errors[rows[place]] = reason
-                progress.advance()
-
-            judge.ask((chats[row] for row in rows), on_reply, on_failure)
-
-    answers = ask(store, verdict_setting(option), len(chats), questions.__getitem__, answer)
-    kept = f"the other {len(chats) - len(errors)} verdicts are stored, and `dvc repro` goes on with the rest"
-    check_error_share([errors[row] for row in sorted(errors)], len(chats), option.max_error_share, "judge.max_error_share", kept)
-    judged: Judged = []
-    for row, value in enumerate(answers.read()):
-        if value is None:
-            judged.append((Verdict(None, JudgeOutcome.ERROR, errors.get(row, "")), Usage()))
-        else:
-            judged.append((read_verdict(value["text"], value["finish_reason"]), Usage(**value["usage"])))
-    return judged, len(chats) - len(answers.asked)
+    codebook = read_text(CODEBOOK)
+    panel = [Panelist(name, one, sample, codebook, read_key(one.api_key_env), store) for name, one in judges.items()]
+    for judge in panel:
+        judge.prepare()
+    for judge in panel:
+        judge.ask()
+    rows: Rows = []
+    for judge in panel:
+        verdicts = judge.verdicts()
+        kept = f"the other {len(verdicts) - len(judge.errors)} verdicts are stored, and `dvc repro` goes on with the rest"
+        reasons = [judge.errors[row] for row in sorted(judge.errors)]
+        check_error_share(reasons, len(verdicts), judge.option.max_error_share, "judge.max_error_share", kept)
+        for row, (verdict, usage, price) in enumerate(verdicts):
+            skill, repeat = sample["skill"][row // judge.option.repeats], row % judge.option.repeats + 1
+            cost = {"usage": asdict(usage), "price_usd": price}
+            rows.append({"skill": skill, "judge": judge.name, "repeat": repeat, **asdict(verdict), **cost})
+    return rows, sum(judge.stored for judge in panel)
 
 
-def spending(usages: Sequence[Usage], option: LLMJudgeConfig | None) -> dict[str, Any]:
-    """Tokens and price of all verdicts used, be they stored before or not."""
-    total = Usage(*(sum(kind) for kind in zip(*(asdict(usage).values() for usage in usages), strict=True))) if usages else Usage()
-    price = cost(total, option.price()) if option else 0.0
+def spending(rows: Rows) -> dict[str, Any]:
+    """Tokens and price of all verdicts used, be they stored before or not; no price where one of them has none."""
+    total = (
+        Usage(*(sum(kind) for kind in zip(*(astuple(Usage(**row["usage"])) for row in rows), strict=True))) if rows else Usage()
+    )
+    prices = [row["price_usd"] for row in rows]
     tokens = {f"{kind}_tokens": count for kind, count in asdict(total).items()}
-    return {**tokens, "price_usd": price if price is None else round(price, 4)}
+    return {**tokens, "price_usd": None if None in prices else round(sum(prices), 4)}
+
+
+def ratings(rows: Rows) -> Ratings:
+    """Each judge's and repeat's verdicts, in the order of skills."""
+    given: Ratings = {}
+    for row in rows:
+        given.setdefault((row["judge"], row["repeat"]), []).append(row["verdict"])
+    return given
 
 
 def main() -> None:
@@ -95,26 +85,23 @@ def main() -> None:
     config = load_config()
     check_judge(config)
     sample = read_csv("data/processed/sample.csv")
-    skills = sample["skill"].to_list()
-    if isinstance(config.judge, LLMJudgeConfig):
-        option, name, blind = config.judge, config.judge.model, config.judge.blind
-        judged, stored = judge_by_model(option, sample, Store(None if no_store else default_path()))
+    judges = language_judges(config.judge)
+    if judges:
+        rows, stored = judge_by_models(judges, sample, Store(None if no_store else default_path()))
     else:
-        option, name, blind, stored = None, "reference", True, 0
-        judged = [(verdict, Usage()) for verdict in reference_verdicts(read_reference(config.data.reference), skills)]
-    rows = [
-        {"skill": skill, "judge": name, "repeat": 1, **asdict(verdict), "usage": asdict(usage)}
-        for skill, (verdict, usage) in zip(skills, judged, strict=True)
-    ]
-    outcomes = Counter(verdict.outcome for verdict, _ in judged)
-    metrics = {
-        "judge": name,
-        "blind": blind,
-        "skills": len(skills),
-        "outcomes": {outcome: outcomes[outcome] for outcome in JudgeOutcome},
-        "usage": spending([usage for _, usage in judged], option),
+        rows, stored = judge_by_reference(config.data.reference, sample["skill"].to_list()), 0
+    rows.sort(key=lambda row: (row["skill"], row["judge"], row["repeat"]))
+    outcomes = Counter(row["outcome"] for row in rows)
+    metrics: dict[str, Any] = {
+        "judge": ", ".join(judges) or "reference",
+        "blind": all(judge.blind for judge in judges.values()),
+        "skills": sample.height,
+        "outcomes": {outcome: outcomes[outcome] for outcome in JudgeOutcome if outcome is not JudgeOutcome.TIED},
+        "usage": spending(rows),
         "stored": stored,
     }
+    if len(given := ratings(rows)) > 1:
+        metrics["agreement"] = raters_agreement(given)
     write_outputs({"data/processed/verdicts.jsonl": to_jsonl(rows), "metrics/judge.json": to_json(metrics)})
 
 

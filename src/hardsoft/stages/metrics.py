@@ -12,9 +12,11 @@ from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.names import name_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
+from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
 from hardsoft.judging.reference import read_reference
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.intervals import Estimate, wilson
+from hardsoft.statistics.judge import corrected_accuracy, judge_figures, no_judge_figures
 from hardsoft.statistics.stratified import Stratum, post_stratified
 
 Figures = dict[str, Any]
@@ -129,23 +131,35 @@ def reference_figures(labels: pl.DataFrame, reference: pl.DataFrame) -> tuple[Fi
     return result, truth.count(Label.HARD) / len(truth)
 
 
+def judge_section(
+    judged: pl.DataFrame, verdicts: pl.DataFrame, reference: pl.DataFrame, sizes: Counter[str], confidence: float
+) -> tuple[Figures, Estimate | str]:
+    """The judge against the reference labels of the sampled skills, and the accuracy with its errors corrected."""
+    if set(verdicts["judge"]) == {"reference"}:
+        reason = "the judge is the reference"
+        return no_judge_figures(reason), reason
+    truths = reference.select("key", truth="label")
+    rows = judged.with_columns(key=name_key(pl.col("skill"))).join(truths, on="key", how="left").drop_nulls("verdict")
+    return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
+
+
 def main() -> None:
     config = load_config()
     confidence = config.metrics.confidence
     labels = read_csv("data/processed/labels.csv")
-    sample = read_csv("data/processed/sample.csv")
-    verdicts = pl.DataFrame(
-        read_jsonl("data/processed/verdicts.jsonl"),
-        schema={"skill": pl.String, "verdict": pl.String, "outcome": pl.String},
-    )
-    judged = sample.join(verdicts, on="skill", how="left", validate="1:1").sort("label", "skill")
+    sample = read_csv("data/processed/sample.csv").with_columns(pl.col("weight").cast(pl.Float64))
+    verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema=VERDICT_COLUMNS)
+    judged = sample.join(consensus(verdicts), on="skill", how="left", validate="1:1").sort("label", "skill")
+    reference_labels = read_reference(config.data.reference)
     sizes = Counter(labels["label"])
 
     population, always_hard = population_figures(judged, sizes, confidence)
-    reference, always_hard_reference = reference_figures(labels, read_reference(config.data.reference))
+    judge, corrected = judge_section(judged, verdicts, reference_labels, sizes, confidence)
+    reference, always_hard_reference = reference_figures(labels, reference_labels)
     accuracy = {
         "sample": sample_figures(judged, sizes, config.sample.per_label, confidence),
-        "population": population,
+        "population": {**population, "corrected": figures(corrected)},
+        "judge": judge,
         "reference": reference,
         "always_hard": {
             "reference_accuracy": None if always_hard_reference is None else round(always_hard_reference, 4),

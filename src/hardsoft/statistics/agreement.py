@@ -1,9 +1,15 @@
-"""How well given labels agree with true ones; scikit-learn does the arithmetic."""
+"""How well given labels agree with true ones, and raters with each other; libraries do the arithmetic."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
+import krippendorff
 import numpy as np
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
+from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
+
+Ratings = dict[tuple[str, int], list[str | None]]
+"""By rater and repeat, a label for each of the same items, in one order; None where there is none."""
 
 
 def agreement(
@@ -40,6 +46,51 @@ def agreement(
         "kappa": None if constant else float(cohen_kappa_score(truth, given, labels=list(labels))),
         **by_label,
     }
+
+
+def raters_agreement(ratings: Ratings) -> dict[str, object]:
+    """How well raters agree with each other, and each with itself.
+
+    Returns:
+        krippendorff_alpha (nominal; Krippendorff 2004, over all items with two labels or more), fleiss_kappa (Fleiss 1971, over
+        the items that everyone labelled), kappa by pair (Cohen 1960, each rater's first labels, over the items that both
+        labelled), and flip_rate by rater: the share of the items labelled twice or more whose labels are not all one. What
+        cannot be computed, for want of a second rater or of a second label, is None.
+    """
+    columns = list(ratings.values())
+    items = list(zip(*columns, strict=True))
+    codes = {label: code for code, label in enumerate(sorted({label for item in items for label in item if label}))}
+    coded = np.array([[np.nan if label is None else codes[label] for label in column] for column in columns], dtype=float)
+    pairable = sum(sum(label is not None for label in item) > 1 for item in items)
+    complete = [item for item in items if None not in item]
+    several = len(columns) > 1 and len(codes) > 1
+    fleiss = None
+    if several and len({label for item in complete for label in item}) > 1:
+        fleiss = float(fleiss_kappa(aggregate_raters([[codes[label] for label in item] for item in complete if item])[0]))
+    alpha = float(krippendorff.alpha(coded, level_of_measurement="nominal")) if several and pairable else None
+    raters = list(dict.fromkeys(rater for rater, _ in ratings))
+    return {
+        "krippendorff_alpha": _rounded(alpha),
+        "fleiss_kappa": _rounded(fleiss),
+        "kappa": {f"{one}, {other}": _kappa(ratings[one, 1], ratings[other, 1]) for one, other in combinations(raters, 2)},
+        "flip_rate": {rater: _flip_rate([column for (name, _), column in ratings.items() if name == rater]) for rater in raters},
+    }
+
+
+def _kappa(one: Sequence[str | None], other: Sequence[str | None]) -> float | None:
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a and b]
+    if len({label for pair in pairs for label in pair}) < 2:
+        return None
+    return _rounded(float(cohen_kappa_score(*zip(*pairs, strict=True))))
+
+
+def _flip_rate(columns: Sequence[Sequence[str | None]]) -> float | None:
+    several = [labels for item in zip(*columns, strict=True) if len(labels := [label for label in item if label]) > 1]
+    return _rounded(sum(len(set(labels)) > 1 for labels in several) / len(several)) if several else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else round(value, 4)
 
 
 def _number(value: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from statsmodels.stats.proportion import proportion_confint
 
 
@@ -14,7 +16,12 @@ class Estimate:
     high: float
 
 
-def wilson(correct: int, n: int, confidence: float, size: int | None = None) -> Estimate:
+def kish(weights: npt.NDArray[np.float64]) -> float:
+    """The number of equally weighted items that are worth as much as these (Kish 1965, Survey Sampling, section 11.7)."""
+    return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
+
+
+def wilson(correct: float, n: float, confidence: float, size: int | None = None) -> Estimate:
     """A proportion with its Wilson score interval (Wilson 1927, JASA 22:209).
 
     Where more than half of a finite population was seen, n counts as n (N - 1) / (N - n) in the interval, since the variance of a
@@ -22,7 +29,7 @@ def wilson(correct: int, n: int, confidence: float, size: int | None = None) -> 
     nothing is left to estimate.
 
     Args:
-        correct, n: of the sample; n >= 1.
+        correct, n: of the sample; n > 0; of weighted items, their weighted share times `kish`, and `kish`.
         confidence: in (0, 1).
         size: N, of the population, >= n; None for one without end.
     """

@@ -11,8 +11,8 @@ from hardsoft.statistics.intervals import Estimate, wilson
 class Stratum:
     """A simple random sample from one part of a population."""
 
-    correct: int
-    n: int
+    correct: float
+    n: float
     size: int
     """Of the part, in the population; >= n."""
 
@@ -30,6 +30,15 @@ def post_stratified(strata: Sequence[Stratum], confidence: float) -> Estimate:
     """
     total = sum(stratum.size for stratum in strata)
     parts = [(stratum.size / total, wilson(stratum.correct, stratum.n, confidence, stratum.size)) for stratum in strata]
+    return mover(parts)
+
+
+def mover(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """The weighted sum of proportions that were estimated independently; see `post_stratified`.
+
+    Args:
+        parts: each with its weight; the weights sum to 1.
+    """
     point = sum(weight * part.accuracy for weight, part in parts)
     below = sqrt(sum((weight * (part.accuracy - part.low)) ** 2 for weight, part in parts))
     above = sqrt(sum((weight * (part.high - part.accuracy)) ** 2 for weight, part in parts))

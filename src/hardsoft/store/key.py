@@ -47,7 +47,7 @@ def completion_setting(config: Config, device: str) -> Setting:
 
 
 def verdict_setting(judge: LLMJudgeConfig) -> Setting:
-    """The setting in which a judge gives verdicts; prices, budget, concurrency and retries change none."""
+    """The setting in which a judge gives verdicts; prices, budget, concurrency, retries and batches change none."""
     address = judge.base_url or os.environ.get("OPENAI_BASE_URL")
     return {
         "kind": "verdict",
@@ -56,6 +56,11 @@ def verdict_setting(judge: LLMJudgeConfig) -> Setting:
         "reasoning_effort": judge.reasoning_effort,
         "max_completion_tokens": judge.max_completion_tokens,
     }
+
+
+def batch_setting(judge: LLMJudgeConfig) -> Setting:
+    """The setting under which a judge's batches are remembered."""
+    return {**verdict_setting(judge), "kind": "batch", "endpoint": judge.batch_endpoint}
 
 
 def model_identity(model: ModelConfig) -> dict[str, str | None]:

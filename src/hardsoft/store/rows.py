@@ -95,11 +95,14 @@ class Store:
         with self._open() as connection:
             for batch in _batches(keys):
                 query = f"SELECT key, value, digest FROM row WHERE key IN ({','.join('?' * len(batch))})"
-                for key, value, digest in connection.execute(query, batch):
-                    if not isinstance(value, str) or _digest(key, value) != digest:
-                        raise sqlite3.DatabaseError("a row is not what was written")
-                    found[key] = json.loads(value)
+                found |= {row[0]: _checked(*row) for row in connection.execute(query, batch)}
         return found
+
+    def values(self, setting: Setting) -> list[Value]:
+        """All values of a setting."""
+        query = "SELECT key, value, digest FROM row WHERE setting = (SELECT id FROM setting WHERE text = ?)"
+        with self._open() as connection:
+            return [_checked(*row) for row in connection.execute(query, (canonical(setting),))]
 
     def put(self, setting: Setting, rows: Iterable[tuple[bytes, Value]]) -> None:
         """Store values by key, all in one transaction; a key that has a value keeps it."""
@@ -168,6 +171,14 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Few enough keys at a time for SQLite's limit on a query's parameters."""
     return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
+
+
+def _checked(key: bytes, value: Any, digest: bytes) -> Value:
+    """A row's value, if it is what was written."""
+    if not isinstance(value, str) or _digest(key, value) != digest:
+        raise sqlite3.DatabaseError("a row is not what was written")
+    parsed: Value = json.loads(value)
+    return parsed
 
 
 def _digest(key: bytes, value: str) -> bytes:

@@ -1,0 +1,181 @@
+"""The provider's Batch API: many questions in a file, answered within a day at a share of the price. Knows no store, no price.
+
+A batch's lines come back in any order, some perhaps twice, as errors, or never (it expired): each line stands for itself.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+from openai.types.batch import Batch
+from openai.types.chat import ChatCompletion
+
+from hardsoft.core.secrets import mask
+from hardsoft.engines.openai_client import REFUSED, Client, MalformedReplyError, Reply, Server, UnusableReplyError, Usage
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
+"""Of one batch, by the provider's limits."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came back of a batch, by the questions' ids."""
+
+    status: str
+    """How it ended: one of ENDED, or `gone` where the provider no longer knows it."""
+    replies: dict[str, Reply]
+    failures: dict[str, str]
+    """Why a line is no reply."""
+    reason: str = ""
+    """Why the provider refused the whole of it."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Sends questions off, and collects what comes back."""
+
+    server: Server
+    endpoint: str
+    """`/v1/chat/completions` or `/v1/responses`."""
+    poll_s: float
+    """Seconds between two looks at a batch."""
+
+    def submit(self, bodies: Mapping[str, Mapping[str, Any]]) -> str:
+        """Send one batch off.
+
+        Args:
+            bodies: requests of chat completions by their ids, as many as `in_batches` gives.
+
+        Returns:
+            The batch's id.
+
+        Raises:
+            InputError: no server, a rejected key, no quota.
+        """
+        content = "".join(self._line(name, body) for name, body in bodies.items()).encode()
+        return self.server.run(lambda client: self._submit(client, content))
+
+    def collect(self, batch: str, on_progress: Callable[[int, int], None]) -> Results:
+        """Wait for a batch to end, and read what came back.
+
+        Args:
+            on_progress: called after each look with how many lines are done, and of how many.
+
+        Raises:
+            InputError: no server, or a rejected key.
+        """
+        return self.server.run(lambda client: self._collect(client, batch, on_progress))
+
+    def in_batches(self, bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Mapping[str, Any]]]:
+        """Requests in as many parts as one batch may hold."""
+        part: dict[str, Mapping[str, Any]] = {}
+        size = 0
+        for name, body in bodies.items():
+            length = len(self._line(name, body).encode())
+            if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
+                yield part
+                part, size = {}, 0
+            part[name] = body
+            size += length
+        if part:
+            yield part
+
+    def _line(self, name: str, body: Mapping[str, Any]) -> str:
+        sent = body if self.endpoint == "/v1/chat/completions" else as_responses(body)
+        return json.dumps({"custom_id": name, "method": "POST", "url": self.endpoint, "body": sent}) + "\n"
+
+    async def _submit(self, client: Client, content: bytes) -> str:
+        file = await client.files.create(file=("questions.jsonl", content), purpose="batch")
+        endpoint: Any = self.endpoint
+        batch = await client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
+        return batch.id
+
+    async def _collect(self, client: Client, name: str, on_progress: Callable[[int, int], None]) -> Results:
+        try:
+            batch = await client.batches.retrieve(name)
+            while batch.status not in ENDED:
+                self._tell(batch, on_progress)
+                await asyncio.sleep(self.poll_s)
+                batch = await client.batches.retrieve(name)
+        except openai.NotFoundError:
+            return Results("gone", {}, {})
+        self._tell(batch, on_progress)
+        replies: dict[str, Reply] = {}
+        failures: dict[str, str] = {}
+        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+            for custom_id, answer in self._read(await self._lines(client, file)):
+                if isinstance(answer, Reply):
+                    replies.setdefault(custom_id, answer)
+                else:
+                    failures.setdefault(custom_id, answer)
+        errors = batch.errors.data if batch.errors and batch.errors.data else []
+        reason = "; ".join(str(error.message) for error in errors)
+        return Results(batch.status, replies, {row: why for row, why in failures.items() if row not in replies}, reason)
+
+    async def _lines(self, client: Client, file: str) -> Sequence[str]:
+        try:
+            return (await client.files.content(file)).text.splitlines()
+        except openai.NotFoundError:
+            return []
+
+    def _tell(self, batch: Batch, on_progress: Callable[[int, int], None]) -> None:
+        if counts := batch.request_counts:
+            on_progress(counts.completed + counts.failed, counts.total)
+
+    def _read(self, lines: Sequence[str]) -> Iterator[tuple[str, Reply | str]]:
+        """Each line's question with its reply, or why it has none; what is no line of a batch is passed over."""
+        for line in lines:
+            try:
+                value = json.loads(line)
+                custom_id, response = str(value["custom_id"]), value.get("response") or {}
+                error, body = value.get("error"), response.get("body") or {}
+                if error is None and response.get("status_code") == 200:
+                    yield custom_id, self._reply(body)
+                    continue
+                error = error or body.get("error") or {}
+                words = mask(f"{error.get('code')}: {error.get('message')}", self.server.key)
+                yield custom_id, Reply("", "content_filter", Usage(), "") if error.get("code") in REFUSED else words
+            except (MalformedReplyError, UnusableReplyError) as fault:
+                yield custom_id, str(fault)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    def _reply(self, body: dict[str, Any]) -> Reply:
+        if self.endpoint == "/v1/responses":
+            body = as_chat_completion(body)
+        return self.server.read(ChatCompletion.construct(**body))
+
+
+def as_responses(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A request of chat completions as one of the Responses API."""
+    wanted = body.get("response_format", {}).get("json_schema")
+    effort = body.get("reasoning_effort")
+    return {
+        "model": body["model"],
+        "input": body["messages"],
+        "max_output_tokens": body.get("max_completion_tokens", body.get("max_tokens")),
+        **({"text": {"format": {"type": "json_schema", **wanted}}} if wanted else {}),
+        **({"reasoning": {"effort": effort}} if effort else {}),
+    }
+
+
+def as_chat_completion(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A reply of the Responses API as one of chat completions."""
+    parts = [part for item in body["output"] if item.get("type") == "message" for part in item["content"]]
+    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal") or None
+    reason = (body.get("incomplete_details") or {}).get("reason")
+    finish = {"max_output_tokens": "length", "content_filter": "content_filter"}.get(reason or "", "stop")
+    usage = body.get("usage") or {}
+    counted = {
+        "prompt_tokens": usage.get("input_tokens", 0),
+        "completion_tokens": usage.get("output_tokens", 0),
+        "prompt_tokens_details": usage.get("input_tokens_details"),
+        "completion_tokens_details": usage.get("output_tokens_details"),
+    }
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    return {"model": body.get("model"), "choices": [{"index": 0, "finish_reason": finish, "message": message}], "usage": counted}

@@ -1,0 +1,159 @@
+"""A language model of a panel: what it will be asked, what the store has of it, what it costs, and the asking."""
+
+import hashlib
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import polars as pl
+
+from hardsoft.config.schema import LLMJudgeConfig
+from hardsoft.core.errors import InputError
+from hardsoft.core.progress import Progress, note
+from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
+from hardsoft.judging.base import JudgeOutcome, Verdict
+from hardsoft.judging.batch import Batches, Results
+from hardsoft.judging.llm import LLMJudge, read_verdict
+from hardsoft.judging.plan import cost, plan
+from hardsoft.store.ask import Answers
+from hardsoft.store.batches import BatchLog
+from hardsoft.store.key import batch_setting, verdict_setting
+from hardsoft.store.rows import Store, canonical
+
+
+class Panelist:
+    """One judge with its questions: each sampled skill's, once for every repeat."""
+
+    def __init__(self, name: str, option: LLMJudgeConfig, sample: pl.DataFrame, codebook: str, key: str, store: Store) -> None:
+        """
+        Args:
+            name: what its verdicts carry.
+            sample: columns skill, label.
+            codebook: the rules that it judges by.
+            key: its server's; empty for none.
+        """
+        self.name, self.option = name, option
+        self.errors: dict[int, str] = {}
+        """Why questions have no verdict, by their row."""
+        self._store = store
+        self._judge = LLMJudge(option, codebook, key or NO_KEY)
+        chats = [self._judge.chat(skill, label) for skill, label in sample.select("skill", "label").iter_rows()]
+        self._chats = [chat for chat in chats for _ in range(option.repeats)]
+        self._questions = [
+            canonical({"messages": chat, "repeat": row % option.repeats + 1}) for row, chat in enumerate(self._chats)
+        ]
+        self._look_up()
+        self.stored = len(self._questions) - len(self._answers.asked)
+        """Verdicts that were there before this run."""
+        if option.batch:
+            self._batches = Batches(self._judge.server, option.batch_endpoint, option.batch_poll_s)
+            self._log = BatchLog(store, batch_setting(option))
+            self._row_of = {_name(question): row for row, question in enumerate(self._questions)}
+
+    def prepare(self) -> None:
+        """Collect what earlier runs have sent off in batches, and say what the rest will cost.
+
+        Raises:
+            InputError: more than it may cost, or nobody knows; or no server.
+        """
+        if not self._answers.asked:
+            return
+        if warning := self._judge.announced():
+            note(warning)
+        if self.option.batch:
+            self._collect_earlier()
+        missing, option = self._answers.asked, self.option
+        planned = plan(
+            [self._questions[row] for row in missing],
+            len(self._questions) - len(missing),
+            option.expected_output_tokens,
+            option.price(),
+            option.prices.batch_share if option.batch else 1.0,
+        )
+        note(f"{self.name}: {planned}" + (f", by the prices of {option.prices.date}" if option.price() else ""))
+        if not missing or option.budget_usd is None:
+            return
+        if planned.price_usd is None:
+            raise InputError(f"judge.prices lists no price of {option.model}; add it, or set judge.budget_usd=null for no limit")
+        if planned.price_usd > option.budget_usd:
+            raise InputError(f"the plan exceeds judge.budget_usd, {option.budget_usd:g}; raise it, or sample fewer skills")
+
+    def ask(self) -> None:
+        """Ask for the verdicts that are missing; each is stored as it arrives.
+
+        Raises:
+            InputError: no server, a rejected key or option, an unknown model, no quota, or a batch refused as a whole.
+        """
+        if self._answers.asked:
+            (self._ask_in_batches if self.option.batch else self._ask_now)()
+
+    def verdicts(self) -> list[tuple[Verdict, Usage, float | None]]:
+        """Each question's verdict, its tokens and its price in US dollars, None without a listed price."""
+        result: list[tuple[Verdict, Usage, float | None]] = []
+        for row, value in enumerate(self._answers.read()):
+            if value is None:
+                result.append((Verdict(None, JudgeOutcome.ERROR, self.errors.get(row, "")), Usage(), 0.0))
+                continue
+            usage, share = Usage(**value["usage"]), self.option.prices.batch_share if value["batch"] else 1.0
+            price = cost(usage, self.option.price(), share)
+            result.append((read_verdict(value["text"], value["finish_reason"]), usage, price))
+        return result
+
+    def _look_up(self) -> None:
+        setting, questions = verdict_setting(self.option), self._questions
+        self._answers = Answers(self._store, setting, len(questions), questions.__getitem__)
+
+    def _keep(self, row: int, reply: Reply) -> None:
+        value = {**asdict(reply), "batch": self.option.batch, "date": datetime.now(UTC).date().isoformat()}
+        self._answers.keep([(row, value)])
+
+    def _ask_now(self) -> None:
+        rows = self._answers.asked
+        with Progress(f"judge {self.name}", len(rows), "verdicts") as progress:
+
+            def on_reply(place: int, reply: Reply) -> None:
+                self._keep(rows[place], reply)
+                progress.advance()
+
+            def on_failure(place: int, reason: str) -> None:
+                self.errors[rows[place]] = reason
+                progress.advance()
+
+            self._judge.ask((self._chats[row] for row in rows), on_reply, on_failure)
+
+    def _ask_in_batches(self) -> None:
+        bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._answers.asked}
+        sent = {}
+        for part in self._batches.in_batches(bodies):
+            batch = self._batches.submit(part)
+            self._log.add(batch, list(part))
+            note(f"{self.name}: batch {batch} has {len(part)} questions; a killed run goes on waiting for it")
+            sent[batch] = part
+        for batch, part in sent.items():
+            results = self._collect(batch)
+            if results.status == "failed":
+                raise InputError(f"batch {batch} failed: {results.reason or 'the provider gives no reason'}")
+            for name in part:
+                if name not in results.replies:
+                    missing = f"the batch ended as {results.status} without an answer to it"
+                    self.errors[self._row_of[name]] = results.failures.get(name, missing)
+
+    def _collect_earlier(self) -> None:
+        wanted = {_name(self._questions[row]) for row in self._answers.asked}
+        for batch in self._log.holding(wanted):
+            note(f"{self.name}: batch {batch} is an earlier run's")
+            self._collect(batch)
+        self._look_up()
+
+    def _collect(self, batch: str) -> Results:
+        """Wait for a batch, and store its verdicts."""
+        with Progress(f"judge {self.name}", 0, "verdicts") as progress:
+            results = self._batches.collect(batch, progress.reach)
+        for name, reply in results.replies.items():
+            if name in self._row_of:
+                self._keep(self._row_of[name], reply)
+        return results
+
+
+def _name(question: str) -> str:
+    """What a batch calls a question."""
+    return hashlib.sha256(question.encode()).hexdigest()
