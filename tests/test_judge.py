@@ -387,9 +387,9 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
         assert run.code == 1
         assert words in run.output.splitlines()[-1]
         assert not server[1].bodies
-    repository.configure("judge=o3")
-    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    run = repository.run("dvc", "exp", "run", "-n", "judged", "-S", "judge=o3", environment=environment)
     assert run.code == 0, run.output
+    assert run.ran == ["judge", "metrics", "report"]
     assert "announces that o3 shuts down on 2026-12-11" in run.output
     assert "about $0." in run.output
     metrics = judge_metrics(repository)

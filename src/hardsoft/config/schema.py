@@ -30,6 +30,7 @@ PARAMS = "params.yaml"
 UNREADABLE = (ValueError, KeyError, AttributeError, AssertionError, RecursionError, OSError)
 """What YAML's and OmegaConf's readers raise, beside their own errors, at files that hold something else."""
 CODEBOOK = "docs/codebook.md"
+LABELS = "data/processed/labels.csv"
 
 
 def _is_path(path: str) -> str:
@@ -67,6 +68,7 @@ def _without_password(url: str) -> str:
 
 
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
+PositiveShare = Annotated[float, Field(gt=0, le=1, strict=False)]
 VariableName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 RepositoryPath = Annotated[str, AfterValidator(_is_path), AfterValidator(_inside_repository)]
 
@@ -185,9 +187,54 @@ class ServerEngineConfig(Section):
 EngineConfig = Annotated[LocalEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
 
 
-class SampleConfig(Section):
+class PerLabelSampleConfig(Section):
+    kind: Literal["per_label"]
     per_label: PositiveInt
+    """Skills of each label, on average."""
+    allocation: Literal["equal", "neyman"]
+    """As many of each label, or as many as make the population's accuracy most certain."""
+    expected_precision: dict[Literal["Hard", "Soft"], Share]
+    """What `neyman` goes by."""
     seed: int
+    dep: RepositoryPath
+    """What the stage depends on beside the labels; of this kind, the labels again."""
+
+
+class FrozenSampleConfig(Section):
+    kind: Literal["frozen"]
+    fraction: PositiveShare
+    """Of the skills, and of those that the baseline does not have."""
+    baseline: RepositoryPath | None
+    """A variant's labels.csv whose labels the fractions go by; null for one fraction of all."""
+    fractions: dict[Literal["Hard", "Soft", "Unknown"], PositiveShare]
+    """Of the skills with each of the baseline's labels; `fraction` where one is left out."""
+    seed: int
+    dep: RepositoryPath
+    """The baseline, or where there is none, the labels again."""
+
+    @model_validator(mode="after")
+    def _depends_on_the_baseline(self) -> Self:
+        if self.dep != (self.baseline or LABELS):
+            raise ValueError(f"sample.dep must be {self.baseline or LABELS}, what sample.baseline says")
+        return self
+
+
+class AllSampleConfig(Section):
+    kind: Literal["all"]
+    dep: RepositoryPath
+
+
+class ByMentionSampleConfig(Section):
+    kind: Literal["by_mention"]
+    n: PositiveInt
+    """Skills to draw, each with a probability proportional to how many candidates mention it."""
+    seed: int
+    dep: RepositoryPath
+
+
+SampleConfig = Annotated[
+    PerLabelSampleConfig | FrozenSampleConfig | AllSampleConfig | ByMentionSampleConfig, Field(discriminator="kind")
+]
 
 
 class ReferenceJudgeConfig(Section):
@@ -338,7 +385,7 @@ def validate(values: Any, path: str) -> Config:
 
 def _describe(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
-    if where[0] in ("engine", "judge"):
+    if where[0] in ("engine", "judge", "sample"):
         del where[1:2]  # which of the kinds of this section it was checked against
     if problem["type"] != "extra_forbidden":
         fields = {name for section in Section.__subclasses__() for name in section.model_fields}

@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -28,9 +28,9 @@ Rows = list[dict[str, Any]]
 def judge_by_reference(path: str, skills: Sequence[str]) -> Rows:
     """A verdict for each skill that the reference labels have."""
     verdicts = reference_verdicts(read_reference(path), skills)
-    empty = {"usage": asdict(Usage()), "price_usd": 0.0}
+    usage = {**asdict(Usage()), "price_usd": 0.0}
     return [
-        {"skill": skill, "judge": "reference", "repeat": 1, **asdict(verdict), **empty}
+        {"skill": skill, "judge": "reference", "repeat": 1, **asdict(verdict), "usage": usage}
         for skill, verdict in zip(skills, verdicts, strict=True)
     ]
 
@@ -55,18 +55,16 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
         check_error_share(reasons, len(verdicts), judge.option.max_error_share, "judge.max_error_share", kept)
         for row, (verdict, usage, price) in enumerate(verdicts):
             skill, repeat = sample["skill"][row // judge.option.repeats], row % judge.option.repeats + 1
-            cost = {"usage": asdict(usage), "price_usd": price}
-            rows.append({"skill": skill, "judge": judge.name, "repeat": repeat, **asdict(verdict), **cost})
+            paid = {**asdict(usage), "price_usd": price}
+            rows.append({"skill": skill, "judge": judge.name, "repeat": repeat, **asdict(verdict), "usage": paid})
     return rows, sum(judge.stored for judge in panel)
 
 
 def spending(rows: Rows) -> dict[str, Any]:
     """Tokens and price of all verdicts used, be they stored before or not; no price where one of them has none."""
-    total = (
-        Usage(*(sum(kind) for kind in zip(*(astuple(Usage(**row["usage"])) for row in rows), strict=True))) if rows else Usage()
-    )
-    prices = [row["price_usd"] for row in rows]
-    tokens = {f"{kind}_tokens": count for kind, count in asdict(total).items()}
+    usages = [row["usage"] for row in rows]
+    prices = [usage["price_usd"] for usage in usages]
+    tokens = {f"{kind}_tokens": sum(usage[kind] for usage in usages) for kind in asdict(Usage())}
     return {**tokens, "price_usd": None if None in prices else round(sum(prices), 4)}
 
 

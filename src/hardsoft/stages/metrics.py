@@ -1,12 +1,11 @@
 """Stage metrics: accuracy of the judged sample, of the population it stands for, and against the reference labels."""
 
 from collections import Counter
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
-from hardsoft.config.schema import load_config
+from hardsoft.config.schema import AllSampleConfig, ByMentionSampleConfig, PerLabelSampleConfig, SampleConfig, load_config
 from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.names import name_key
@@ -14,165 +13,176 @@ from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
 from hardsoft.judging.reference import read_reference
+from hardsoft.statistics import population
 from hardsoft.statistics.agreement import agreement
-from hardsoft.statistics.intervals import Estimate, wilson
+from hardsoft.statistics.calibration import RELIABILITY, RISK_COVERAGE, reliability, risk_coverage
+from hardsoft.statistics.intervals import Estimate
 from hardsoft.statistics.judge import corrected_accuracy, judge_figures, no_judge_figures
-from hardsoft.statistics.stratified import Stratum, post_stratified
 
 Figures = dict[str, Any]
 NO_REFERENCE = "no labelled skill is in the reference labels"
 
 
-def figures(estimate: Estimate | str) -> Figures:
-    """An estimate as metrics, rounded to 4 decimals; a string is the reason why there is none."""
-    if isinstance(estimate, str):
-        return {"accuracy": None, "low": None, "high": None, "reason": estimate}
-    return rounded(asdict(estimate))
-
-
 def rounded(values: Figures) -> Figures:
     """The same figures with 4 decimals."""
-    result: Figures = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result[key] = rounded(value)
-        else:
-            result[key] = round(value, 4) if isinstance(value, float) else value
-    return result
+    return {
+        key: rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
 
 
-def sample_figures(judged: pl.DataFrame, sizes: Counter[str], asked: int, confidence: float) -> Figures:
-    """The study's figures: of the sampled skills with a verdict, how many have the judge's label.
+def note_small_labels(sample: Figures, sizes: Counter[str], option: SampleConfig) -> None:
+    """Say where a label had fewer skills than the sample asks for."""
+    if isinstance(option, PerLabelSampleConfig) and option.allocation == "equal":
+        for label in ANSWERS:
+            if sizes[label] < option.per_label:
+                asked = f"the sample asks for {option.per_label} skills"
+                sample[label.lower()]["note"] = f"{asked}; all {sizes[label]} with this label were taken"
 
-    hard and soft are the precisions of those labels; overall is their mean at the sample's own mix, no population's. Skills
-    without a verdict are counted as missing: low_if_wrong and high_if_right are the interval's ends if all were wrong, or right.
+
+def mention_figures(judged: pl.DataFrame, labels: pl.DataFrame, option: SampleConfig, confidence: float) -> Figures:
+    """The accuracy by mention, where the sample was drawn for it."""
+    if not isinstance(option, ByMentionSampleConfig | AllSampleConfig):
+        return population.figures("the sample was not drawn by mention; sample=by_mention is")
+    mentions = int(labels.filter(pl.col("label").is_in(ANSWERS))["mentions"].sum())
+    return population.figures(population.mention_accuracy(judged, mentions, confidence))
+
+
+def judge_section(
+    judged: pl.DataFrame, judges: set[str], truths: pl.DataFrame, sizes: Counter[str], confidence: float
+) -> tuple[Figures, Estimate | str]:
+    """The judge against the reference labels of the sampled skills, and the accuracy with its errors corrected."""
+    if judges <= {"reference"}:
+        reason = "the judge is the reference"
+        return no_judge_figures(reason), reason
+    rows = judged.join(truths, on="skill", how="left").drop_nulls("verdict")
+    return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
+
+
+def reference_figures(truths: pl.DataFrame) -> tuple[Figures, float | None]:
+    """Agreement with the reference over all skills that have a reference label, and the accuracy of always Hard there.
+
+    Args:
+        truths: columns label, truth.
     """
-    result = {}
-    for name, rows in [(label.lower(), judged.filter(pl.col("label") == label)) for label in ANSWERS] + [("overall", judged)]:
-        correct, n = count_correct(rows)
-        size = None if name == "overall" else sizes[name.capitalize()]
-        missing = rows.height - n
-        result[name] = {
-            "correct": correct,
-            "n": n,
-            **figures(wilson(correct, n, confidence, size) if n else no_verdict(rows, name)),
-            "missing": missing,
-            "low_if_wrong": _end(correct, rows.height, confidence, size, "low"),
-            "high_if_right": _end(correct + missing, rows.height, confidence, size, "high"),
-        }
-    for label in ANSWERS:
-        if sizes[label] < asked:
-            result[label.lower()]["note"] = f"the sample asks for {asked} skills; all {sizes[label]} with this label were taken"
-    return result
-
-
-def _end(correct: int, n: int, confidence: float, size: int | None, end: str) -> float | None:
-    return round(float(getattr(wilson(correct, n, confidence, size), end)), 4) if n else None
-
-
-def count_correct(rows: pl.DataFrame) -> tuple[int, int]:
-    """How many verdicts equal the label, and how many verdicts there are."""
-    verdicts = rows.drop_nulls("verdict")
-    return verdicts.filter(pl.col("verdict") == pl.col("label")).height, verdicts.height
-
-
-def no_verdict(rows: pl.DataFrame, name: str) -> str:
-    """Why there is nothing to estimate from."""
-    if rows.is_empty():
-        return "no skill has a label to judge" if name == "overall" else f"no skill is labelled {name.capitalize()}"
-    outcomes = ", ".join(f"{outcome} {count}" for outcome, count in sorted(Counter(rows["outcome"]).items()))
-    return f"the judge gave no verdict ({outcomes})"
-
-
-def population_figures(judged: pl.DataFrame, sizes: Counter[str], confidence: float) -> tuple[Figures, Figures]:
-    """The post-stratified accuracy of all labels given, and of always answering Hard instead.
-
-    `answered` leaves the skills labelled Unknown out; `all` counts them as wrong, so it is `answered` times the share answered.
-    """
-    answered = [label for label in ANSWERS if sizes[label]]
-    strata, always_hard = [], []
-    for label in answered:
-        rows = judged.filter(pl.col("label") == label)
-        correct, n = count_correct(rows)
-        if not n:
-            reason = f"{label}: {no_verdict(rows, label)}"
-            return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
-        strata.append(Stratum(correct, n, sizes[label]))
-        always_hard.append(Stratum(rows.filter(pl.col("verdict") == Label.HARD).height, n, sizes[label]))
-    if not strata:
-        reason = "no skill is labelled Hard or Soft"
-        return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
-    estimate = post_stratified(strata, confidence)
-    share = sum(sizes[label] for label in answered) / sizes.total()
-    counted_wrong = Estimate(estimate.accuracy * share, estimate.low * share, estimate.high * share)
-    return {"answered": figures(estimate), "all": figures(counted_wrong)}, figures(post_stratified(always_hard, confidence))
-
-
-def reference_figures(labels: pl.DataFrame, reference: pl.DataFrame) -> tuple[Figures, float | None]:
-    """Agreement with the reference over all skills that have a reference label, and the accuracy of always Hard there."""
-    pairs = labels.with_columns(key=name_key(pl.col("skill"))).join(reference.rename({"label": "truth"}), on="key").sort("skill")
-    if pairs.is_empty():
-        empty = {
-            "n": 0,
-            **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_recall", "kappa")),
-            "reason": NO_REFERENCE,
-        }
-        scores = dict.fromkeys(("precision", "recall", "f1"))
-        return {**empty, **{label.lower(): {**scores, "reason": NO_REFERENCE} for label in Label}}, None
-    truth, given = pairs["truth"].to_list(), pairs["label"].to_list()
+    if truths.is_empty():
+        return population.no_agreement(NO_REFERENCE), None
+    truth, given = truths["truth"].to_list(), truths["label"].to_list()
     result = rounded(agreement(truth, given, ANSWERS, list(Label)))
     for label in Label:
-        if truth.count(label) == 0 or given.count(label) == 0:
-            never = [side for side, values in (("in the reference", truth), ("given", given)) if values.count(label) == 0]
+        never = [side for side, values in (("in the reference", truth), ("given", given)) if label not in values]
+        if never:
             result[label.lower()]["reason"] = f"{label} is never {' nor '.join(never)}"
-    missing = [label for label in Label if truth.count(label) == 0]
+    missing = [label for label in Label if label not in truth]
     if missing:
         result["reason"] = f"the reference has no skill labelled {' or '.join(missing)}"
     return result, truth.count(Label.HARD) / len(truth)
 
 
-def judge_section(
-    judged: pl.DataFrame, verdicts: pl.DataFrame, reference: pl.DataFrame, sizes: Counter[str], confidence: float
-) -> tuple[Figures, Estimate | str]:
-    """The judge against the reference labels of the sampled skills, and the accuracy with its errors corrected."""
-    if set(verdicts["judge"]) == {"reference"}:
-        reason = "the judge is the reference"
-        return no_judge_figures(reason), reason
-    truths = reference.select("key", truth="label")
-    rows = judged.with_columns(key=name_key(pl.col("skill"))).join(truths, on="key", how="left").drop_nulls("verdict")
-    return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
+def confidence_section(
+    probabilities: pl.DataFrame, truths: pl.DataFrame, judged: pl.DataFrame, level: float
+) -> tuple[Figures, pl.DataFrame, pl.DataFrame]:
+    """How far the probabilities can be trusted, against the reference labels, or where there are none, the judge's verdicts."""
+    known = (
+        truths.with_columns(weight=pl.lit(1.0)) if truths.height else judged.select("skill", "label", "weight", truth="verdict")
+    )
+    rows = known.drop_nulls().join(probabilities.drop_nulls(), on="skill").sort("skill")
+    if rows.is_empty():
+        why = (
+            "no label comes with probabilities"
+            if probabilities.drop_nulls().is_empty()
+            else "no skill with probabilities is judged"
+        )
+        return (
+            {"n": 0, "calibration_error": None, "reason": why},
+            pl.DataFrame(schema=RELIABILITY),
+            pl.DataFrame(schema=RISK_COVERAGE),
+        )
+    given = pl.coalesce(pl.when(pl.col("label") == label).then(pl.col(label.lower())) for label in Label)
+    confidence = rows.select(given).to_series().to_numpy()
+    right, weights = (rows["label"] == rows["truth"]).cast(pl.Float64).to_numpy(), rows["weight"].to_numpy()
+    bins, error = reliability(confidence, right, weights, level)
+    return {"n": rows.height, "calibration_error": round(error, 4)}, bins, risk_coverage(confidence, right, weights)
+
+
+def confusion(judged: pl.DataFrame) -> pl.DataFrame:
+    """How many sampled skills have each label and each verdict, and which share of the label's."""
+    every = pl.DataFrame([(given, verdict) for given in Label for verdict in Label], schema=["label", "verdict"], orient="row")
+    counts = judged.drop_nulls("verdict").group_by("label", "verdict").len("skills")
+    filled = every.join(counts, on=["label", "verdict"], how="left", maintain_order="left").with_columns(
+        pl.col("skills").fill_null(0)
+    )
+    share = pl.col("skills") / pl.col("skills").sum().over("label")
+    return filled.select(predicted="label", judged="verdict", skills="skills", share=share.fill_nan(0.0).round(4))
 
 
 def main() -> None:
     config = load_config()
-    confidence = config.metrics.confidence
-    labels = read_csv("data/processed/labels.csv")
-    sample = read_csv("data/processed/sample.csv").with_columns(pl.col("weight").cast(pl.Float64))
+    level = config.metrics.confidence
+    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
+    drawn = read_csv("data/processed/sample.csv").with_columns(pl.col("weight").cast(pl.Float64))
     verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema=VERDICT_COLUMNS)
-    judged = sample.join(consensus(verdicts), on="skill", how="left", validate="1:1").sort("label", "skill")
-    reference_labels = read_reference(config.data.reference)
-    sizes = Counter(labels["label"])
+    probabilities = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    reference = read_reference(config.data.reference).select("key", truth="label")
 
-    population, always_hard = population_figures(judged, sizes, confidence)
-    judge, corrected = judge_section(judged, verdicts, reference_labels, sizes, confidence)
-    reference, always_hard_reference = reference_figures(labels, reference_labels)
+    judged = drawn.join(consensus(verdicts), on="skill", how="left", validate="1:1").sort("label", "skill")
+    judged = judged.join(labels.select("skill", "mentions"), on="skill", how="left", maintain_order="left")
+    truths = (
+        labels.with_columns(key=name_key(pl.col("skill")))
+        .join(reference, on="key")
+        .select("skill", "label", "truth")
+        .sort("skill")
+    )
+    sizes, outcomes = Counter(labels["label"].to_list()), Counter(labels["outcome"].to_list())
+
+    sample = population.sample_figures(judged, sizes, level)
+    note_small_labels(sample, sizes, config.sample)
+    of_population, always_hard = population.population_figures(judged, sizes, level)
+    judge, corrected = judge_section(judged, set(verdicts["judge"]), truths.select("skill", "truth"), sizes, level)
+    against_reference, always_hard_reference = reference_figures(truths)
+    trust, bins, curve = confidence_section(probabilities, truths, judged, level)
     accuracy = {
-        "sample": sample_figures(judged, sizes, config.sample.per_label, confidence),
-        "population": {**population, "corrected": figures(corrected)},
+        "sample": sample,
+        "population": {
+            **of_population,
+            "corrected": population.figures(corrected),
+            "by_mention": mention_figures(judged, labels, config.sample, level),
+        },
+        "judged": rounded(population.agreement_figures(judged)),
         "judge": judge,
-        "reference": reference,
+        "reference": against_reference,
         "always_hard": {
             "reference_accuracy": None if always_hard_reference is None else round(always_hard_reference, 4),
             "population_accuracy": always_hard["accuracy"],
+            "difference": population.against_always_hard(judged, sizes, level),
         },
+        "confidence": trust,
+        "outcomes": dict(sorted(outcomes.items())),
     }
-    reasons = [
-        reason for reason in (always_hard.get("reason"), NO_REFERENCE if always_hard_reference is None else None) if reason
+    reasons = [always_hard.get("reason"), NO_REFERENCE if always_hard_reference is None else None]
+    if any(reasons):
+        accuracy["always_hard"]["reason"] = "; ".join(filter(None, reasons))
+    precision = [(label, sample[label.lower()]) for label in ANSWERS]
+    columns = ("accuracy", "low", "high", "n")
+    counts = [
+        (kind, name, count)
+        for kind, counted in (("label", sizes), ("outcome", outcomes))
+        for name, count in sorted(counted.items())
     ]
-    if reasons:
-        accuracy["always_hard"]["reason"] = "; ".join(reasons)
-    confusion = judged.drop_nulls("verdict").select(predicted="label", judged="verdict")
-    write_outputs({"metrics/accuracy.json": to_json(accuracy), "metrics/confusion.csv": confusion.write_csv()})
+    write_outputs(
+        {
+            "metrics/accuracy.json": to_json(accuracy),
+            "metrics/confusion.csv": confusion(judged).write_csv(),
+            "metrics/counts.csv": pl.DataFrame(counts, schema=["kind", "name", "skills"], orient="row").write_csv(),
+            "metrics/precision.csv": pl.DataFrame(
+                [(label, *(row[column] for column in columns)) for label, row in precision if row["accuracy"] is not None],
+                schema={"label": pl.String, "precision": pl.Float64, "low": pl.Float64, "high": pl.Float64, "skills": pl.Int64},
+                orient="row",
+            ).write_csv(),
+            "metrics/reliability.csv": bins.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
+            "metrics/risk_coverage.csv": curve.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
+        }
+    )
 
 
 if __name__ == "__main__":

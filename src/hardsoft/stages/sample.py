@@ -1,51 +1,70 @@
-"""Stage sample: draw the skills that the judge will check, so many per predicted label."""
+"""Stage sample: draw the skills that the judge will check."""
 
-import hashlib
+from collections import Counter
 
 import polars as pl
 
-from hardsoft.config.schema import load_config
+from hardsoft.config.schema import (
+    AllSampleConfig,
+    ByMentionSampleConfig,
+    FrozenSampleConfig,
+    PerLabelSampleConfig,
+    SampleConfig,
+    load_config,
+)
+from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
 from hardsoft.core.labels import ANSWERS
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
+from hardsoft.core.tables import read_csv, require_columns
+from hardsoft.statistics import sampling
 
 
-def draw(labels: pl.DataFrame, per_label: int, seed: int) -> pl.DataFrame:
-    """A simple random sample of each label given to a skill, Hard and Soft.
-
-    The skills of a label are ordered by a seeded hash of their name and the first are taken: the draw does not depend on
-    the order of rows or on a library's random generator, and new skills displace at most as many as they are.
+def draw(labels: pl.DataFrame, option: SampleConfig) -> pl.DataFrame:
+    """The sample that an option asks for.
 
     Args:
-        labels: columns skill, label.
-        per_label: wanted of each label; if there are fewer, all are taken.
-        seed: another seed, another sample.
+        labels: columns skill, label, mentions.
 
     Returns:
         Columns skill, label, weight (1 / inclusion probability, >= 1), sorted by label and skill.
     """
-    ticket = pl.col("skill").map_elements(lambda skill: _ticket(skill, seed), return_dtype=pl.String)
-    return (
-        labels.filter(pl.col("label").is_in(ANSWERS))
-        .with_columns(ticket=ticket)
-        .sort("label", "ticket")
-        .with_columns(place=pl.int_range(pl.len()).over("label"), size=pl.len().over("label"))
-        .filter(pl.col("place") < per_label)
-        .with_columns(weight=pl.col("size") / pl.len().over("label"))
-        .select("skill", "label", "weight")
-        .sort("label", "skill")
-    )
+    match option:
+        case PerLabelSampleConfig():
+            return sampling.per_label(labels, sizes(labels, option), option.seed)
+        case FrozenSampleConfig():
+            return sampling.frozen(labels, fractions(labels, option), option.seed)
+        case ByMentionSampleConfig():
+            return sampling.by_mention(labels, option.n, option.seed)
+        case AllSampleConfig():
+            return labels.select("skill", "label", weight=pl.lit(1.0)).sort("label", "skill")
 
 
-def _ticket(skill: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{skill}".encode()).hexdigest()
+def sizes(labels: pl.DataFrame, option: PerLabelSampleConfig) -> dict[str, int]:
+    """How many skills of each label to draw."""
+    if option.allocation == "equal":
+        return dict.fromkeys(ANSWERS, option.per_label)
+    expected = {str(label): precision for label, precision in option.expected_precision.items()}
+    return sampling.neyman(Counter(labels["label"]), expected, 2 * option.per_label)
+
+
+def fractions(labels: pl.DataFrame, option: FrozenSampleConfig) -> pl.Series:
+    """The fraction that each skill is drawn by: its baseline label's, or the common one."""
+    if option.baseline is None:
+        return pl.Series([option.fraction] * labels.height, dtype=pl.Float64)
+    baseline = read_csv(option.baseline)
+    require_columns(baseline, option.baseline, ["skill", "label"], "expected a labels.csv of an earlier run")
+    if baseline["skill"].is_duplicated().any():
+        raise InputError(f"{option.baseline}: a skill is there twice; expected a labels.csv of an earlier run")
+    known = labels.select("skill").join(baseline.select("skill", before="label"), on="skill", how="left", maintain_order="left")
+    by_label = {str(label): fraction for label, fraction in option.fractions.items()}
+    return known["before"].replace_strict(by_label, default=option.fraction, return_dtype=pl.Float64)
 
 
 def main() -> None:
-    sample = load_config().sample
-    labels = read_csv("data/processed/labels.csv")
-    write_outputs({"data/processed/sample.csv": draw(labels, sample.per_label, sample.seed).write_csv()})
+    option = load_config().sample
+    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
+    write_outputs({"data/processed/sample.csv": draw(labels, option).write_csv()})
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import krippendorff
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
@@ -13,21 +15,28 @@ Ratings = dict[tuple[str, int], list[str | None]]
 
 
 def agreement(
-    truth: Sequence[str], given: Sequence[str], balanced_over: Sequence[str], labels: Sequence[str]
-) -> dict[str, object]:
+    truth: Sequence[str],
+    given: Sequence[str],
+    balanced_over: Sequence[str],
+    labels: Sequence[str],
+    weights: npt.NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """How well given labels agree with true ones.
 
     Args:
         truth, given: of the same length, >= 1, with values from `labels`.
         balanced_over: the labels whose mean recall is the balanced accuracy; any other answer is wrong there.
         labels: all labels, in the order wanted.
+        weights: of the items; None for equal ones.
 
     Returns:
         n, accuracy, balanced_accuracy, macro_recall, kappa (Cohen 1960), and per label (lower case) precision, recall, f1.
         What has a zero denominator is None: precision of a label never given, recall of one that is never true, kappa
         where both sides use one and the same label throughout.
     """
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, given, labels=list(labels), zero_division=np.nan)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, given, labels=list(labels), zero_division=np.nan, sample_weight=weights
+    )
     by_label = {
         label.lower(): {
             "precision": _number(precision[place]),
@@ -40,10 +49,10 @@ def agreement(
     constant = len({*truth, *given}) == 1
     return {
         "n": len(truth),
-        "accuracy": float(accuracy_score(truth, given)),
+        "accuracy": float(accuracy_score(truth, given, sample_weight=weights)),
         "balanced_accuracy": _mean([recalls[label] for label in balanced_over]),
         "macro_recall": _mean([recalls[label] for label in labels]),
-        "kappa": None if constant else float(cohen_kappa_score(truth, given, labels=list(labels))),
+        "kappa": None if constant else float(cohen_kappa_score(truth, given, labels=list(labels), sample_weight=weights)),
         **by_label,
     }
 

@@ -1,0 +1,179 @@
+"""Stage report: one page, without network, that shows people the figures and the skills behind them."""
+
+import hashlib
+import json
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import vl_convert
+from jinja2 import Environment, FileSystemLoader
+
+from hardsoft.config.schema import Config, LocalEngineConfig, language_judges, load_config
+from hardsoft.core.files import read_jsonl, read_text, write_outputs
+from hardsoft.core.labels import ANSWERS, Label, Outcome
+from hardsoft.core.names import name_key
+from hardsoft.core.runner import run
+from hardsoft.core.tables import read_csv
+from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
+from hardsoft.judging.reference import read_reference
+from hardsoft.prompting.prompts import read_prompt
+from hardsoft.statistics.sampling import tickets
+
+PLOTS = ("precision", "confusion", "counts", "reliability", "risk_coverage")
+SHOWN = 10_000
+"""Skills that the page holds at most; beyond that a seeded part of them, so that it opens at once."""
+SECTION = 1_000
+"""Entries of a section at most."""
+LIBRARIES = ("hardsoft", "torch", "transformers", "bitsandbytes")
+
+
+def percent(figure: dict[str, Any]) -> str:
+    """A figure with its interval, in words."""
+    return f"{figure['accuracy']:.1%} (interval {figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def headlines(accuracy: dict[str, Any], confidence: float) -> list[str]:
+    """The figures in plain words."""
+    lines = []
+    for label in ANSWERS:
+        figure = accuracy["sample"][label.lower()]
+        if figure["accuracy"] is None:
+            lines.append(f"How many of the {label} labels are right is not estimable: {figure['reason']}.")
+        else:
+            lines.append(f"Of the {label} labels, {percent(figure)} are what the judge says, by {figure['n']} judged skills.")
+    answered, everything = accuracy["population"]["answered"], accuracy["population"]["all"]
+    if answered["accuracy"] is None:
+        lines.append(f"The accuracy over all skills is not estimable: {answered['reason']}.")
+    else:
+        lines.append(
+            f"Over all skills labelled Hard or Soft: {percent(answered)}; with Unknown counted as wrong: {percent(everything)}."
+        )
+        baseline = accuracy["always_hard"]
+        if baseline["difference"]["value"] is not None:
+            says = baseline["difference"]["says"]
+            lines.append(f"Answering Hard every time would score {baseline['population_accuracy']:.1%} there: {says}.")
+    corrected = accuracy["population"]["corrected"]
+    if corrected["accuracy"] is not None:
+        lines.append(f"With the judge's own errors corrected: {percent(corrected)}.")
+    reference = accuracy["reference"]
+    if reference["accuracy"] is not None:
+        always = accuracy["always_hard"]["reference_accuracy"]
+        lines.append(
+            f"Against {reference['n']:,} reference labels: accuracy {reference['accuracy']:.1%} (always Hard: {always:.1%}), "
+            f"balanced accuracy {_number(reference['balanced_accuracy'])}, kappa {_number(reference['kappa'])}."
+        )
+    trust = accuracy["confidence"]
+    if trust["calibration_error"] is not None:
+        lines.append(f"Probabilities are off by {trust['calibration_error']:.1%} on average (expected calibration error).")
+    return [*lines, f"Intervals are at {confidence:.0%}."]
+
+
+def plot(name: str) -> str:
+    """A plot as SVG, by the template that `dvc plots` uses."""
+    specification = json.loads(read_text(f".dvc/plots/{name}.json"))
+    rows = pl.read_csv(f"metrics/{name}.csv").with_columns(rev=pl.lit(""))
+    specification["data"]["values"] = rows.to_dicts()
+    specification |= {
+        "background": None,
+        "config": {"legend": {"disable": name != "confusion"}, "view": {"stroke": None}, "axis": {"gridColor": "#8884"}},
+    }
+    svg: str = vl_convert.vegalite_to_svg(json.dumps(specification))
+    return svg
+
+
+def provenance(config: Config) -> dict[str, str]:
+    """What made the labels, so that it can be made again."""
+    whole = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    engine = config.engine
+    model = f"{config.model.name} {config.model.revision or ''}" if isinstance(engine, LocalEngineConfig) else engine.model
+    return {
+        "Model": model.strip(),
+        "Quantisation": config.quantization.method,
+        "Data type": config.model.dtype,
+        "Prompt": config.prompt.template,
+        "Judge": ", ".join(language_judges(config.judge)) or "the reference labels",
+        "Sample": config.sample.kind,
+        **{f"{name} version": version(name) for name in LIBRARIES},
+        "Parameters (SHA-256)": hashlib.sha256(whole.encode()).hexdigest(),
+        f"{config.data.path} (SHA-256)": _digest(config.data.path),
+        f"{config.data.reference} (SHA-256)": _digest(config.data.reference),
+    }
+
+
+def table(config: Config) -> tuple[pl.DataFrame, int]:
+    """The skills that the page holds, with all that is known of them, sorted by name; and how many there are in all."""
+    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
+    verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema={**VERDICT_COLUMNS, "rationale": pl.String})
+    sides = verdicts.sort("skill", "judge", "repeat").group_by("skill", maintain_order=True)
+    rationales = sides.agg(pl.col("rationale").filter(pl.col("rationale") != "").str.join("\n\n"))
+    judged = consensus(verdicts).select("skill", "verdict").join(rationales, on="skill", how="left")
+    rows = labels.join(judged, on="skill", how="left")
+    if rows.height > SHOWN:
+        first = pl.col("verdict").is_not_null().cast(pl.Int8)
+        rows = (
+            rows.with_columns(ticket=tickets(labels, seed=0), first=first)
+            .sort("first", "ticket", descending=[True, False])
+            .head(SHOWN)
+        )
+    completions = pl.scan_ndjson("data/interim/completions.jsonl", schema={"skill": pl.String, "completion": pl.String})
+    texts = completions.join(rows.lazy().select("skill"), on="skill", how="semi").collect()
+    probabilities = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    reference = read_reference(config.data.reference).select("key", reference="label")
+    given = pl.coalesce(pl.when(pl.col("label") == label).then(pl.col(label.lower())) for label in Label)
+    rows = rows.join(texts, on="skill", how="left").join(probabilities, on="skill", how="left").with_columns(probability=given)
+    rows = rows.with_columns(key=name_key(pl.col("skill"))).join(reference, on="key", how="left").sort("skill")
+    columns = ("skill", "label", "outcome", "mentions", "probability", "reference", "verdict", "completion", "rationale")
+    return rows.select(columns), labels.height
+
+
+def embedded(rows: pl.DataFrame) -> str:
+    """Rows as JSON that can stand inside a script element, whatever the texts are."""
+    text = json.dumps([list(row) for row in rows.iter_rows()], ensure_ascii=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028")
+
+
+def main() -> None:
+    config = load_config()
+    accuracy = json.loads(read_text("metrics/accuracy.json"))
+    counts = json.loads(read_text("metrics/labels.json"))
+    rows, skills = table(config)
+    differing = rows.filter(pl.col("verdict") != pl.col("label"))
+    unanswered = rows.filter(pl.col("outcome") != Outcome.ANSWERED)
+    prompt = read_prompt(config.prompt)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    page = environment.get_template("report.html").render(
+        skills=skills,
+        shown=rows.height,
+        labels=counts["labels"],
+        outcomes=sorted(Counter(rows["outcome"].to_list())),
+        setting=f"{config.model.name}, quantisation {config.quantization.method}, {config.prompt.template}",
+        headlines=headlines(accuracy, config.metrics.confidence),
+        plots=[plot(name) for name in PLOTS],
+        judged=rows["verdict"].drop_nulls().len(),
+        disagreements=differing.head(SECTION).to_dicts(),
+        hidden_disagreements=max(0, differing.height - SECTION),
+        unanswered=unanswered.head(SECTION).to_dicts(),
+        hidden_unanswered=max(
+            0, sum(counts["outcomes"].values()) - counts["outcomes"]["answered"] - min(unanswered.height, SECTION)
+        ),
+        provenance=provenance(config),
+        prompt=f"{prompt.system}\n\n{prompt.template}\n\n{prompt.prefill}",
+        data=embedded(rows),
+    )
+    write_outputs({"data/processed/report.html": page})
+
+
+def _number(value: float | None) -> str:
+    return "not estimable" if value is None else f"{value:.2f}"
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    run("report", main)
