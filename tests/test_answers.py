@@ -10,7 +10,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hardsoft.core.labels import Label, Outcome
-from hardsoft.prompting.answers import CORRECTION, DECLINED, VERDICTS, Rule, answer_is_complete, is_before_answer, read_answer
+from hardsoft.prompting.answers import (
+    CORRECTION,
+    DECLINED,
+    VERDICTS,
+    Rule,
+    _read_any,
+    answer_is_complete,
+    is_before_answer,
+    read_answer,
+)
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 OURS = [json.loads(line) for line in Path(__file__).with_name("completions.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -378,3 +387,36 @@ def test_the_studys_completions() -> None:
     }
     soft = {"Bricolage", "Memos", "Synergetics", "Field Marketing"}
     assert stated == dict.fromkeys(hard, "Hard") | dict.fromkeys(soft, "Soft") | {"Television": "Unknown"}
+
+
+WORDS = [
+    "names",
+    "a hard",
+    "soft",
+    "Unknown",
+    "skill:",
+    "the answer is",
+    "Answer: Soft",
+    "not",
+    "Category: Hard",
+    "I would say",
+    "-",
+    "It",
+]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*WORDS, "tools", "class", "(no)", "next skill"]), min_size=1, max_size=6),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["Hard", "Soft", "Unknown"]),
+    st.sampled_from(["", " ", " Step 1: "]),
+)
+def test_the_form_that_is_asked_for_is_read_as_any_other(lines: list[list[str]], label: str, lead: str) -> None:
+    """The short way and the long one agree, whatever words stand in the steps."""
+    steps = [f"Step {number}: {' '.join(words)}" for number, words in enumerate(lines[1:], start=2)]
+    text = "\n".join([f"{lead}It {' '.join(lines[0])}", *steps, f"Answer: {label}"])
+    assert read_answer(text, "stop") == _read_any(text, "stop")
+    assert read_answer(text, "length") == _read_any(text, "length")

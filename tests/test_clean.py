@@ -1,7 +1,8 @@
 """The log that a person reads."""
 
-from hardsoft.prompting.answers import read_answer
-from hardsoft.stages.clean import breakdown, cot_log
+import polars as pl
+
+from hardsoft.stages.clean import breakdown, log_entry, log_head, reading
 
 ROWS = [
     {"skill": "V-Ray", "completion": "Step 1: Software.\nAnswer: Hard", "finish_reason": "stop", "tokens": 9},
@@ -10,7 +11,9 @@ ROWS = [
 
 
 def test_the_log_begins_with_the_breakdown_and_keeps_every_completion() -> None:
-    log = cot_log(ROWS, [read_answer(str(row["completion"]), row["finish_reason"]) for row in ROWS])  # type: ignore[arg-type]
+    readings = [reading(row) for row in ROWS]
+    table = {"label": [read.label.value for read in readings], "outcome": [read.outcome.value for read in readings]}
+    log = log_head(2, breakdown(pl.DataFrame(table))) + "".join(map(log_entry, ROWS, readings))
     head, first, second = log.split("=" * 80)
     assert head.startswith("2 skills")
     assert "Hard               1   50.0%" in head
@@ -20,7 +23,7 @@ def test_the_log_begins_with_the_breakdown_and_keeps_every_completion() -> None:
 
 
 def test_every_label_and_outcome_is_counted_even_at_zero() -> None:
-    assert breakdown([]) == {
+    assert breakdown(pl.DataFrame(schema={"label": pl.String, "outcome": pl.String})) == {
         "labels": {"Hard": 0, "Soft": 0, "Unknown": 0},
         "outcomes": {"answered": 0, "abstained": 0, "truncated": 0, "unparseable": 0, "error": 0},
     }

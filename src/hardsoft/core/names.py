@@ -45,11 +45,16 @@ def key(name: str) -> str:
 @lru_cache(KEPT)
 def fold(cleaned: str) -> str:
     """The key of a clean name."""
-    text = unicodedata.normalize("NFKC", cleaned.translate(SAME)).casefold().replace("i\u0307", "i").translate(SAME)
-    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    text = " ".join(cleaned.replace("`", "'").lower().split()) if cleaned.isascii() else _fold_letters(cleaned)
     while (stripped := text.strip("\"' ").rstrip(".,;: ")) != text:
         text = stripped
     return text
+
+
+def _fold_letters(cleaned: str) -> str:
+    """A name's letters, quotes, dashes and blanks as names are compared by them."""
+    text = unicodedata.normalize("NFKC", cleaned.translate(SAME)).casefold().replace("i\u0307", "i").translate(SAME)
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def clean_name(name: pl.Expr) -> pl.Expr:
@@ -62,17 +67,25 @@ def name_key(name: pl.Expr) -> pl.Expr:
     return _of_each(name, key)
 
 
+def clean_key(name: pl.Expr) -> pl.Expr:
+    """`key` of a column of clean names; null if nothing is left."""
+    return _of_each(name, fold)
+
+
 def _of_each(name: pl.Expr, function: Callable[[str], str]) -> pl.Expr:
     """A function of a column's texts, each different one computed once; null where it is empty."""
 
     def values(column: pl.Series) -> pl.Series:
-        results = {one: function(one) or None for one in column.drop_nulls().unique()}
-        return pl.Series(column.name, [results.get(one) for one in column], dtype=pl.String)
+        different = column.drop_nulls().unique()
+        results = pl.Series([function(one) or None for one in different], dtype=pl.String)
+        return column.replace_strict(different, results, default=None, return_dtype=pl.String)
 
     return name.map_batches(values, return_dtype=pl.String)
 
 
 def _clean_once(name: str) -> str:
+    if name.isascii() and name.isprintable() and "%" not in name and "&" not in name:  # as most are: nothing to repair
+        return _BULLET.sub("", " ".join(name.split()))
     if "%" in name:
         name = _ESCAPES.sub(_unescaped, name)
     if "&" in name or is_bad(name):

@@ -7,7 +7,7 @@ personal.
 import csv
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,8 @@ OTHER_FILES = {
 """How files begin that are often taken for CSV files."""
 BATCH = 50_000
 """Rows that are held as Python objects at once."""
+NO_TEXT = "\x1f"
+"""A character that stands between no two fields of a plain table."""
 _SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 
 
@@ -40,7 +42,10 @@ def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ())
     Raises:
         InputError: the file is missing, empty, of another kind, not UTF-8, or not a table.
     """
-    rows = _rows(path, separator)
+    text = _text(path)
+    if (plain := _plain_table(text, separator, ("", *null_values))) is not None:
+        return plain
+    rows = _rows(path, text, separator)
     header = next(rows, None)
     if header is None:
         raise InputError(f"{path}: empty; expected a CSV file with a header line")
@@ -65,9 +70,30 @@ def require_columns(table: pl.DataFrame, path: str, columns: list[str], hint: st
             raise InputError(f"{path}: no column {column!r}; its header has {len(table.columns)}{first}; {hint}")
 
 
-def _rows(path: str, separator: str) -> Iterator[list[str]]:
+def _plain_table(text: str, separator: str, null_values: Sequence[str]) -> pl.DataFrame | None:
+    """A table of which every line is a row and every separator one between fields, read at once; None for any other file."""
+    header, _, rows = text.partition("\n")
+    names = header.split(separator)
+    if (
+        not header
+        or not rows
+        or len(set(names)) < len(names)
+        or any(sign in text for sign in ('"', "\\", "\r", NO_TEXT))
+        or _SEP_LINE.match(text)
+    ):
+        return None
+    lines = pl.read_csv(
+        rows.encode(), has_header=False, separator=NO_TEXT, quote_char=None, new_columns=["line"], infer_schema=False
+    )
+    if (lines["line"].str.count_matches(separator, literal=True) != len(names) - 1).any() or lines["line"].null_count():
+        return None
+    fields = pl.col("line").str.split_exact(separator, len(names) - 1).struct.rename_fields(names)
+    table = lines.select(fields).unnest("line")
+    return table.with_columns(pl.when(pl.all().is_in(list(null_values)).not_()).then(pl.all()))
+
+
+def _rows(path: str, text: str, separator: str) -> Iterator[list[str]]:
     """The file's header and rows, all of the same length."""
-    text = _text(path)
     first = 1
     if hint := _SEP_LINE.match(text):
         if hint[1] != separator:

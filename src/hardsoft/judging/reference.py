@@ -6,7 +6,7 @@ import polars as pl
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
-from hardsoft.core.names import clean_name, key, name_key
+from hardsoft.core.names import clean_key, clean_name, key
 from hardsoft.core.tables import read_csv, require_columns
 from hardsoft.judging.base import JudgeOutcome, Verdict
 
@@ -37,19 +37,20 @@ def labels_of(table: pl.DataFrame, path: str) -> pl.DataFrame:
         "line",
         note,
         skill=clean_name(pl.col("skill")),
-        key=name_key(pl.col("skill")),
         label=pl.col("label").str.strip_chars(),
-    ).drop_nulls("key")
-    for line, skill, label in labels.select("line", "skill", "label").iter_rows():
-        if label not in set(Label):
-            raise InputError(f"{path}: line {line}: skill {skill!r} has the label {label!r}; it must be Hard, Soft or Unknown")
-    conflicts = labels.filter(pl.col("label").n_unique().over("key") > 1).sort("key", "line")
+    )
+    labels = labels.with_columns(key=clean_key(pl.col("skill"))).drop_nulls("key")
+    unknown = labels.filter(pl.col("label").is_in(list(Label)).not_() | pl.col("label").is_null())
+    for line, skill, label in unknown.select("line", "skill", "label").iter_rows():
+        raise InputError(f"{path}: line {line}: skill {skill!r} has the label {label!r}; it must be Hard, Soft or Unknown")
+    twice = labels.unique(["key", "label"]).group_by("key").len().filter(pl.col("len") > 1)
+    conflicts = labels.join(twice, on="key", how="semi").sort("key", "line")
     if not conflicts.is_empty():
         skill, first, second = conflicts["skill"][0], *conflicts.select("label", "line").rows()[:2]
         raise InputError(
             f"{path}: skill {skill!r} has two labels, {first[0]} (line {first[1]}) and {second[0]} (line {second[1]}); keep one"
         )
-    return labels.unique("key", keep="first").sort("key").select("key", "skill", "label", "note")
+    return labels.unique("key", keep="first", maintain_order=True).sort("key").select("key", "skill", "label", "note")
 
 
 def reference_verdicts(reference: pl.DataFrame, skills: Sequence[str]) -> list[Verdict]:

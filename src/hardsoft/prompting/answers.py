@@ -290,6 +290,13 @@ _JSON_LABEL = re.compile(rf"\s?(?:(?P<label>{_NAME})(?:[ _-]?skill)?|(?P<decline
 _TABLE = re.compile(r"^\|(?P<head>[^\n]{1,200})\|\s?\n\|[\s:|-]{3,100}\|\s?\n\|(?P<row>[^\n]{1,400})\|", re.MULTILINE)
 
 
+_TAUGHT_LINE = r"[A-Za-z0-9 ,.:()'/+-]+"
+_TAUGHT = re.compile(
+    rf" ?(?:Step 1: )?It {_TAUGHT_LINE}(?:\nStep \d: {_TAUGHT_LINE})*\n(?P<answer>Answer: (?P<label>Hard|Soft|Unknown))"
+)
+"""The form that the prompts ask for, to the letter: none of its lines but the last can be an answer, so no rule is asked."""
+
+
 def read_answer(completion: str, finish_reason: FinishReason) -> Reading:
     """Read the verdict that a completion states.
 
@@ -308,6 +315,15 @@ def read_answer(completion: str, finish_reason: FinishReason) -> Reading:
         return Reading(Label.UNKNOWN, Outcome.ERROR, "")
     if finish_reason == "content_filter":
         return Reading(Label.UNKNOWN, Outcome.ABSTAINED, "")
+    taught = _TAUGHT.fullmatch(completion)
+    if taught:
+        label = Label(taught["label"])
+        return Reading(label, Outcome.ABSTAINED if label is Label.UNKNOWN else Outcome.ANSWERED, taught["answer"])
+    return _read_any(completion, finish_reason)
+
+
+def _read_any(completion: str, finish_reason: FinishReason) -> Reading:
+    """`read_answer` of a text in whatever form."""
     spoken = spoken_part(completion)
     text = plain(spoken)
     own = text

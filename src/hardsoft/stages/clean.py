@@ -1,75 +1,78 @@
 """Stage clean: from completions to labels, with every completion kept in a log that a person can read."""
 
+import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
-from hardsoft.core.files import read_jsonl, to_json, write_outputs
+from hardsoft.core.files import to_json, writing
 from hardsoft.core.labels import Label, Outcome
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.prompting.answers import Reading, read_answer
 
+COMPLETIONS = "data/interim/completions.jsonl"
+OUTPUTS = ("data/processed/hard_soft_skills.csv", "data/processed/labels.csv", "data/processed/CoT.log", "metrics/labels.json")
 RULE = "=" * 80
+Row = dict[str, Any]
 
 
-def cot_log(rows: list[dict[str, Any]], readings: list[Reading]) -> str:
-    """The chain-of-thought log: the overall breakdown, then each skill with its reasoning, its answer and its label."""
-    lines = [f"{len(rows)} skills", ""]
-    for heading, counts in breakdown(readings).items():
-        lines += [
-            heading,
-            *(f"  {name:<12}{count:>8}{count / max(len(rows), 1):>8.1%}" for name, count in counts.items()),
-            "",
-        ]
-    for row, reading in zip(rows, readings, strict=True):
-        lines += [
-            RULE,
-            f"Skill: {row['skill']}",
-            "",
-            row["completion"].strip(),
-            "",
-            f"Read as: {reading.answer or '(no verdict stated)'}",
-            f"Label: {reading.label} ({reading.outcome}; {row['tokens']} tokens, finished by {row['finish_reason']})",
-            "",
-        ]
-    return "\n".join(lines)
+def completions() -> Iterator[Row]:
+    """The rows that classify wrote, one at a time: there may be millions."""
+    with open(COMPLETIONS, encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
-def breakdown(readings: list[Reading]) -> dict[str, dict[str, int]]:
-    """How many readings have each label and each outcome; every name is there, be it with 0."""
-    labels = Counter(reading.label for reading in readings)
-    outcomes = Counter(reading.outcome for reading in readings)
+def reading(row: Row) -> Reading:
+    """What a row's completion says."""
+    return read_answer(row["completion"], row["finish_reason"])
+
+
+def breakdown(labels: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """How many skills have each label and each outcome; every name is there, be it with 0."""
+    given, outcomes = Counter(labels["label"].to_list()), Counter(labels["outcome"].to_list())
     return {
-        "labels": {label: labels[label] for label in Label},
+        "labels": {label: given[label] for label in Label},
         "outcomes": {outcome: outcomes[outcome] for outcome in Outcome},
     }
 
 
+def log_head(skills: int, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """How the chain-of-thought log begins: with the overall breakdown."""
+    lines = [f"{skills} skills", ""]
+    for heading, of_each in counts.items():
+        shares = (f"  {name:<12}{count:>8}{count / max(skills, 1):>8.1%}" for name, count in of_each.items())
+        lines += [heading, *shares, ""]
+    return "\n".join([*lines, ""])
+
+
+def log_entry(row: Row, read: Reading) -> str:
+    """A skill in the log: its reasoning, its answer and its label."""
+    return (
+        f"{RULE}\nSkill: {row['skill']}\n\n{row['completion'].strip()}\n\nRead as: {read.answer or '(no verdict stated)'}\n"
+        f"Label: {read.label} ({read.outcome}; {row['tokens']} tokens, finished by {row['finish_reason']})\n\n"
+    )
+
+
 def main() -> None:
     skills = read_csv("data/interim/skills.csv")
-    rows = read_jsonl("data/interim/completions.jsonl")
-    readings = [read_answer(row["completion"], row["finish_reason"]) for row in rows]
     read = pl.DataFrame(
-        {
-            "skill": [row["skill"] for row in rows],
-            "label": [reading.label.value for reading in readings],
-            "outcome": [reading.outcome.value for reading in readings],
-        }
+        ((row["skill"], one.label.value, one.outcome.value) for row in completions() for one in [reading(row)]),
+        schema={"skill": pl.String, "label": pl.String, "outcome": pl.String},
+        orient="row",
     )
     labels = (
         skills.join(read, on="skill", how="left", validate="1:1").select("skill", "label", "outcome", "mentions").sort("skill")
     )
-    study_format = labels.select(pl.col("skill").alias("Skill"), "label").write_csv(separator=";")
-    write_outputs(
-        {
-            "data/processed/hard_soft_skills.csv": study_format,
-            "data/processed/labels.csv": labels.write_csv(),
-            "data/processed/CoT.log": cot_log(rows, readings),
-            "metrics/labels.json": to_json({"skills": len(rows), **breakdown(readings)}),
-        }
-    )
+    counts = breakdown(labels)
+    with writing(*OUTPUTS) as (study_format, table, log, metrics):
+        study_format.write(labels.select(pl.col("skill").alias("Skill"), "label").write_csv(separator=";"))
+        table.write(labels.write_csv())
+        log.write(log_head(read.height, counts))
+        log.writelines(log_entry(row, reading(row)) for row in completions())
+        metrics.write(to_json({"skills": read.height, **counts}))
 
 
 if __name__ == "__main__":

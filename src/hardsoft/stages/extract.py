@@ -7,7 +7,7 @@ import polars as pl
 from hardsoft.config.schema import DataConfig, load_config
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.names import clean_name, key, name_key
+from hardsoft.core.names import clean_key, clean_name, key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
 
@@ -24,15 +24,19 @@ def skill_mentions(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
     """
     nulls = list(filter(None, map(key, data.null_values)))
 
-    def present(column: str) -> pl.Expr:
-        """A column's clean values, null where they say that there is none."""
-        return pl.when(name_key(pl.col(column)).is_in(nulls).not_()).then(clean_name(pl.col(column)))
+    def present(column: pl.Expr) -> pl.Expr:
+        """A clean column, null where its values say that there is none."""
+        return pl.when(clean_key(column).is_in(nulls).not_()).then(column)
 
-    columns = data.columns
+    candidate, skill, kind = (
+        clean_name(pl.col(name)) for name in (data.columns.candidate, data.columns.skill, data.columns.type)
+    )
     return (
-        rows.select(candidate=present(columns.candidate), spelling=present(columns.skill), type=present(columns.type))
+        rows.select(candidate=candidate, spelling=skill, type=kind)
+        .with_columns(present(pl.col("type")))
         .filter(pl.col("type") == data.skill_type)
-        .select("candidate", "spelling", key=name_key(pl.col("spelling")))
+        .select(present(pl.col("candidate")), present(pl.col("spelling")))
+        .with_columns(key=clean_key(pl.col("spelling")))
         .drop_nulls("key")
     )
 
@@ -59,9 +63,9 @@ def distinct_skills(mentions: pl.DataFrame) -> pl.DataFrame:
 
 def input_counts(rows: pl.DataFrame, mentions: pl.DataFrame, skills: pl.DataFrame, data: DataConfig) -> dict[str, Any]:
     """What became of each row of the export; `rows` is the sum of `other_type`, `no_type`, `no_name` and `mentions`."""
-    nulls = set(map(key, data.null_values))
-    kinds = rows.select(clean_name(pl.col(data.columns.type))).to_series()
-    kinds = pl.Series([None if one is None or key(one) in nulls else one for one in kinds], dtype=pl.String)
+    nulls = list(filter(None, map(key, data.null_values)))
+    kind = clean_name(pl.col(data.columns.type))
+    kinds = rows.select(pl.when(clean_key(kind).is_in(nulls).not_()).then(kind)).to_series()
     of_type = int((kinds == data.skill_type).sum())
     return {
         "rows": rows.height,

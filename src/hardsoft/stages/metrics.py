@@ -8,7 +8,7 @@ import polars as pl
 from hardsoft.config.schema import AllSampleConfig, ByMentionSampleConfig, PerLabelSampleConfig, SampleConfig, load_config
 from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
-from hardsoft.core.names import name_key
+from hardsoft.core.names import clean_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
@@ -128,7 +128,7 @@ def main() -> None:
     judged = drawn.join(consensus(verdicts), on="skill", how="left", validate="1:1").sort("label", "skill")
     judged = judged.join(labels.select("skill", "mentions"), on="skill", how="left", maintain_order="left")
     truths = (
-        labels.with_columns(key=name_key(pl.col("skill")))
+        labels.with_columns(key=clean_key(pl.col("skill")))
         .join(reference, on="key")
         .select("skill", "label", "truth")
         .sort("skill")

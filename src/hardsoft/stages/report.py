@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from hardsoft.config.schema import Config, LocalEngineConfig, language_judges, load_config
 from hardsoft.core.files import read_jsonl, read_text, write_outputs
 from hardsoft.core.labels import ANSWERS, Label, Outcome
-from hardsoft.core.names import name_key
+from hardsoft.core.names import clean_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
@@ -124,7 +124,7 @@ def table(config: Config) -> tuple[pl.DataFrame, int]:
     reference = read_reference(config.data.reference).select("key", reference="label")
     given = pl.coalesce(pl.when(pl.col("label") == label).then(pl.col(label.lower())) for label in Label)
     rows = rows.join(texts, on="skill", how="left").join(probabilities, on="skill", how="left").with_columns(probability=given)
-    rows = rows.with_columns(key=name_key(pl.col("skill"))).join(reference, on="key", how="left").sort("skill")
+    rows = rows.with_columns(key=clean_key(pl.col("skill"))).join(reference, on="key", how="left").sort("skill")
     columns = ("skill", "label", "outcome", "mentions", "probability", "reference", "verdict", "completion", "rationale")
     return rows.select(columns), labels.height
 

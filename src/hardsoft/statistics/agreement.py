@@ -34,8 +34,10 @@ def agreement(
         What has a zero denominator is None: precision of a label never given, recall of one that is never true, kappa
         where both sides use one and the same label throughout.
     """
+    codes = {label: code for code, label in enumerate(labels)}
+    truth_codes, given_codes = (np.array([codes[label] for label in side]) for side in (truth, given))
     precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, given, labels=list(labels), zero_division=np.nan, sample_weight=weights
+        truth_codes, given_codes, labels=range(len(labels)), zero_division=np.nan, sample_weight=weights
     )
     by_label = {
         label.lower(): {
@@ -46,13 +48,15 @@ def agreement(
         for place, label in enumerate(labels)
     }
     recalls = dict(zip(labels, map(_number, recall), strict=True))
-    constant = len({*truth, *given}) == 1
+    constant = len(np.union1d(truth_codes, given_codes)) == 1
     return {
         "n": len(truth),
-        "accuracy": float(accuracy_score(truth, given, sample_weight=weights)),
+        "accuracy": float(accuracy_score(truth_codes, given_codes, sample_weight=weights)),
         "balanced_accuracy": _mean([recalls[label] for label in balanced_over]),
         "macro_recall": _mean([recalls[label] for label in labels]),
-        "kappa": None if constant else float(cohen_kappa_score(truth, given, labels=list(labels), sample_weight=weights)),
+        "kappa": None
+        if constant
+        else float(cohen_kappa_score(truth_codes, given_codes, labels=range(len(labels)), sample_weight=weights)),
         **by_label,
     }
 
