@@ -6,7 +6,7 @@ WORKERS := 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow lint params embedded-model constraints clean
+.PHONY: help repro test test-slow lint params tiny-model constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,8 +45,8 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 params: $(VENV)/.installed ## compose conf/ into params.yaml
 	python -m hardsoft.config
 
-embedded-model: $(VENV)/.installed ## train the embedded checkpoint from its lexicon
-	PYTHONPATH=src python models/embedded/train.py
+tiny-model: $(VENV)/.installed ## train the tiny checkpoint from its lexicon
+	PYTHONPATH=src python models/tiny/train.py
 
 constraints: ## resolve pyproject.toml anew into constraints.txt
 	rm -rf .cache/resolve && $(PYTHON) -m venv .cache/resolve

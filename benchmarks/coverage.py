@@ -4,20 +4,24 @@
 width of the intervals that MOVER makes of three kinds of interval for the labels.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 
+from hardsoft.core.files import to_json
+
 Array = npt.NDArray[np.float64]
 SHARES = (0.846, 0.5, 0.95)
 """Of Hard among the skills labelled Hard or Soft; the study's first."""
 SIZES = (10, 15, 20, 30, 50, 75, 100, 150, 200)
 PRECISIONS = np.array([*np.arange(0.05, 0.96, 0.05), 0.97, 0.98, 0.99])
-METHODS = ("wilson", "agresti_coull", "beta")
+METHODS = {"wilson": "Wilson", "agresti_coull": "Agresti-Coull", "beta": "Clopper-Pearson"}
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,21 @@ def _of_size(share: float, n: int, precisions: Array, method: str, confidence: f
 
 
 def main() -> None:
-    print("| share of Hard | labels' interval | mean coverage | lowest | mean width |\n|---|---|---|---|---|")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skills drawn of each label")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    options = parser.parse_args()
+    rows = []
     for share in SHARES:
-        for method in METHODS:
-            found = coverage(share, SIZES, PRECISIONS, method)
-            name = {"beta": "Clopper-Pearson", "agresti_coull": "Agresti-Coull", "wilson": "Wilson"}[method]
-            print(f"| {share} | {name} | {found.coverage.mean():.3f} | {found.coverage.min():.3f} | {found.width.mean():.4f} |")
+        for method, name in METHODS.items():
+            found = coverage(share, options.sizes, PRECISIONS, method)
+            figures = {"mean": found.coverage.mean(), "lowest": found.coverage.min(), "width": found.width.mean()}
+            rows.append({"share": share, "method": name, **{key: round(float(value), 4) for key, value in figures.items()}})
+    print("| share of Hard | labels' interval | mean coverage | lowest | mean width |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row.values()))} |")
+    if options.json:
+        Path(options.json).write_text(to_json(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Completion lengths of a published run of Llama 3.1 8B, whose reasoning is longer and more uneven than the embedded model's."""
+"""Completion lengths of a published run of Llama 3.1 8B, whose reasoning is longer and more uneven than the tiny model's."""
 
 import hashlib
 

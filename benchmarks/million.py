@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.scale import FILES, run_stage
+from hardsoft.core.files import to_json
 
 STAGES = ("extract", "clean", "sample", "judge", "metrics", "report")
 ANSWERS = (("Hard", 0.9), ("Hard", 0.7), ("Soft", 0.8), ("Unknown", 0.6))
@@ -54,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
     parser.add_argument("--skills", type=int, default=1_000_000)
     parser.add_argument("--mentions", type=int, default=10_000_000)
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     root = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +66,11 @@ def main() -> None:
         os.chdir(folder)
         for name in ("raw", "reference", "interim"):
             Path("data", name).mkdir(parents=True)
-        print(json.dumps(measure(options.skills, options.mentions), indent=2))
+        figures = to_json(measure(options.skills, options.mentions))
         os.chdir(root)
+    print(figures)
+    if options.json:
+        Path(options.json).write_text(figures, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from hardsoft.prompting.prompts import read_prompt
 from hardsoft.store.key import completion_setting
 from hardsoft.store.rows import Store, canonical, default_path, make_keys
 
-FILES = ("conf", "docs", "models/embedded/checkpoint", "src")
+FILES = ("conf", "docs", "models/tiny/checkpoint", "src")
 COMPLETION = Completion("Step 1: a name.\nStep 2: It is learned and tested.\nAnswer: Hard", "stop", 27, (0.9, 0.06, 0.04))
 
 

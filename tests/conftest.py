@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINT = "models/embedded/checkpoint"
+CHECKPOINT = "models/tiny/checkpoint"
 SKILLS = 24
 """Distinct professional skills in the small export."""
 

@@ -21,7 +21,7 @@ from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.tokens import Encoder
 from tests.conftest import ROOT
 
-CHECKPOINT = ROOT / "models/embedded/checkpoint"
+CHECKPOINT = ROOT / "models/tiny/checkpoint"
 NOT_QUANTISED = QuantizationConfig(method="none", double_quant=False, dequantize=False)
 SHAPE: dict[str, Any] = {
     "vocab_size": 2048,

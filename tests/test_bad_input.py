@@ -214,7 +214,7 @@ def test_params_that_are_missing_or_no_yaml(folder: Path) -> None:
 
 
 def test_a_checkpoint_that_lacks_files(folder: Path) -> None:
-    checkpoint = Path("models/embedded/checkpoint")
+    checkpoint = Path("models/tiny/checkpoint")
     shutil.copytree(ROOT / checkpoint, checkpoint)
     check_checkpoint(str(checkpoint))
     for name in ("tokenizer.json", "model.safetensors"):
@@ -223,12 +223,12 @@ def test_a_checkpoint_that_lacks_files(folder: Path) -> None:
     shutil.copytree(ROOT / "conf", "conf")
     with pytest.raises(InputError) as error:
         classify.main()
-    assert "models/embedded/checkpoint: the checkpoint folder lacks tokenizer.json, *.safetensors" in str(error.value)
+    assert "models/tiny/checkpoint: the checkpoint folder lacks tokenizer.json, *.safetensors" in str(error.value)
     assert not Path("data/interim/completions.jsonl").exists()
 
 
 def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
-    checkpoint = Path("models/embedded/checkpoint")
+    checkpoint = Path("models/tiny/checkpoint")
     shutil.copytree(ROOT / checkpoint, checkpoint)
     (checkpoint / "model.safetensors").write_bytes(b"broken")
     model = ModelConfig(
@@ -241,7 +241,7 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
         dtype="float32",
         dep=str(checkpoint),
     )
-    with pytest.raises(InputError, match="models/embedded/checkpoint: cannot be loaded: "):
+    with pytest.raises(InputError, match="models/tiny/checkpoint: cannot be loaded: "):
         load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
 
 

@@ -11,8 +11,10 @@ import pytest
 from tests.conftest import ROOT
 
 SMALL = {
+    "coverage": ["--sizes", "10"],
     "flips": ["--skills", "3", "--batch-sizes", "1", "2", "--settings", "model.dtype=float32"],
     "gpu": ["--tiny", "--rows", "4", "--methods", "generate", "decode", "score"],
+    "million": ["--skills", "300", "--mentions", "2000"],
     "scale": ["--skills", "300"],
 }
 

@@ -3,6 +3,7 @@
 import polars as pl
 
 from hardsoft.stages.clean import breakdown, log_entry, log_head, reading
+from tests.conftest import Repository
 
 ROWS = [
     {"skill": "V-Ray", "completion": "Step 1: Software.\nAnswer: Hard", "finish_reason": "stop", "tokens": 9},
@@ -27,3 +28,19 @@ def test_every_label_and_outcome_is_counted_even_at_zero() -> None:
         "labels": {"Hard": 0, "Soft": 0, "Unknown": 0},
         "outcomes": {"answered": 0, "abstained": 0, "truncated": 0, "unparseable": 0, "error": 0},
     }
+
+
+def test_labels_below_a_confidence_become_unknown_and_nothing_is_asked_again(repository: Repository) -> None:
+    table = pl.read_csv(repository.path / "data/interim/probabilities.csv")
+    threshold = float(table.select(pl.max_horizontal("hard", "soft", "unknown").median()).item())
+    doubted = set(table.filter(pl.max_horizontal("hard", "soft", "unknown") < threshold)["skill"])
+    before = pl.read_csv(repository.path / "data/processed/labels.csv")
+    run = repository.done("dvc", "exp", "run", "-S", f"clean.abstain_below={threshold}")
+    assert "classify" not in run.ran
+    after = pl.read_csv(repository.path / "data/processed/labels.csv")
+    assert doubted
+    assert set(after.filter(pl.col("outcome") == "abstained")["skill"]) == doubted | set(
+        before.filter(pl.col("outcome") == "abstained")["skill"]
+    )
+    assert set(after.filter(pl.col("skill").is_in(list(doubted)))["label"]) == {"Unknown"}
+    assert "Label: Unknown (abstained;" in repository.read("data/processed/CoT.log")

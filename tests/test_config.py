@@ -68,8 +68,8 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         ("data.path=/tmp/mine.csv", "data.path: lies outside the repository"),
         ("quantization.dequantize=true", "quantization: dequantize is for nf4 and fp4; with none it must be false"),
         (
-            "model.dep=conf/model/embedded.yaml",
-            "model.name and model.dep are the same path; set model.dep=models/embedded/checkpoint",
+            "model.dep=conf/model/tiny.yaml",
+            "model.name and model.dep are the same path; set model.dep=models/tiny/checkpoint",
         ),
         (
             "model.name=models/mine",
@@ -138,7 +138,7 @@ def test_a_params_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str
         (["engine=server"], {"engine.kind": "server", "prompt.max_new_tokens": 150}),
         (["prompt=cot"], {"prompt.max_new_tokens": 100, "prompt.template": "conf/prompt/cot.jinja", "engine.device": "cuda"}),
         (["quantization=none"], {"quantization.method": "none", "quantization.double_quant": False}),
-        (["model=embedded"], {"model.dtype": "float32", "engine.device": "cuda"}),
+        (["model=tiny"], {"model.dtype": "float32", "engine.device": "cuda"}),
         (["judge=reference", "engine=local"], {"judge.kind": "reference", "engine.device": "auto"}),
     ],
 )

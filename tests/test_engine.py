@@ -29,7 +29,7 @@ from hardsoft.prompting.prompts import Prompt, read_prompt
 from hardsoft.statistics.stratified import Stratum, post_stratified
 from tests.conftest import ROOT
 
-CHECKPOINT = ROOT / "models/embedded/checkpoint"
+CHECKPOINT = ROOT / "models/tiny/checkpoint"
 PROMPTS = sorted(path.stem for path in (ROOT / "conf/prompt").glob("*.yaml"))
 MODEL = ModelConfig(
     source="folder",
@@ -108,7 +108,7 @@ def test_the_checkpoint_is_small_and_fits_bitsandbytes() -> None:
 def test_the_lexicon_shares_no_skill_with_the_evaluation() -> None:
     import polars as pl
 
-    lexicon = pl.read_csv(ROOT / "models/embedded/lexicon.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
+    lexicon = pl.read_csv(ROOT / "models/lexicon/lexicon.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
     labelled = pl.read_csv(ROOT / "data/reference/labels.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
     assert lexicon["key"].is_duplicated().sum() == 0
     assert lexicon.join(labelled, on="key").is_empty()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,6 +11,7 @@ from hardsoft.config.schema import PerLabelSampleConfig
 from hardsoft.stages.metrics import note_small_labels, reference_figures
 from hardsoft.statistics.intervals import wilson
 from hardsoft.statistics.population import against_always_hard, mention_accuracy, population_figures, sample_figures
+from hardsoft.statistics.sampling import per_label
 
 SCHEMA = {"skill": pl.String, "label": pl.String, "verdict": pl.String, "outcome": pl.String, "weight": pl.Float64}
 
@@ -24,6 +26,7 @@ def judged(**verdicts: Sequence[str | None]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
+PUBLISHED = Path(__file__).parents[2] / "shared/study/hard_soft_skills.csv"
 STUDY = judged(Hard=["Hard"] * 49 + ["Soft"], Soft=["Soft"] * 23 + ["Hard"] * 27)
 SIZES = Counter(Hard=2200, Soft=401, Unknown=226)
 
@@ -129,3 +132,25 @@ def test_accuracy_by_mention_by_hand() -> None:
     part = wilson(7, 10, 0.95)
     assert (estimate.low, estimate.high) == pytest.approx((0.6 + 0.4 * part.low, 0.6 + 0.4 * part.high))
     assert mention_accuracy(rows.clear(), 1000, 0.95) == "no skill was sampled"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the study's labels are not here (../shared/study)")
+def test_the_studys_figures_from_its_published_labels() -> None:
+    """50 of its labels of each kind, drawn as the pipeline draws, with as many right as o3 said."""
+    labels = pl.read_csv(PUBLISHED, separator=";", infer_schema=False).select(skill="Skill", label="label")
+    sizes = Counter(labels["label"].to_list())
+    drawn = per_label(labels, {"Hard": 50, "Soft": 50}, seed=42)
+    verdicts = ["Hard"] * 49 + ["Soft"] + ["Soft"] * 23 + ["Hard"] * 27
+    rows = drawn.with_columns(verdict=pl.Series(verdicts), outcome=pl.lit("answered"))
+    figures = sample_figures(rows, sizes, 0.95)
+    assert (figures["hard"]["accuracy"], figures["hard"]["low"], figures["hard"]["high"]) == pytest.approx(
+        (0.98, 0.895, 0.996), abs=1e-3
+    )
+    assert (figures["soft"]["accuracy"], figures["soft"]["low"], figures["soft"]["high"]) == pytest.approx(
+        (0.46, 0.33, 0.596), abs=1e-3
+    )
+    population, always_hard = population_figures(rows, sizes, 0.95)
+    assert population["answered"]["accuracy"] == pytest.approx(0.900, abs=5e-4)
+    assert population["all"]["accuracy"] == pytest.approx(0.828, abs=5e-4)
+    assert always_hard["accuracy"] == pytest.approx(0.912, abs=5e-4)
+    assert against_always_hard(rows, sizes, 0.95)["says"] == "no difference shown"

@@ -86,6 +86,7 @@ CHANGES = {
     "engine.batch_size=32": ["classify"],
     "model.dtype=bfloat16": ["classify"],
     "model=llama_3_1_8b": ["classify"],
+    "clean.abstain_below=0.9": ["clean"],
     "sample.seed=7": ["sample", "metrics"],
     "judge=o3": ["judge"],
     "metrics.confidence=0.9": ["metrics"],

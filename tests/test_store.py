@@ -296,7 +296,7 @@ def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path,
 
 
 def test_another_model_file_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "models/embedded/checkpoint", tmp_path / "checkpoint")
+    shutil.copytree(ROOT / "models/tiny/checkpoint", tmp_path / "checkpoint")
     monkeypatch.chdir(ROOT)
     config = load_config()
     monkeypatch.chdir(tmp_path)

@@ -315,6 +315,11 @@ def language_judges(judge: JudgeConfig) -> dict[str, LLMJudgeConfig]:
     return {judge.model: judge} if isinstance(judge, LLMJudgeConfig) else {}
 
 
+class CleanConfig(Section):
+    abstain_below: Share | None
+    """A label whose probability is below this becomes Unknown, with the outcome `abstained`; null asks for no confidence."""
+
+
 class MetricsConfig(Section):
     confidence: float = Field(gt=0, lt=1)
 
@@ -327,6 +332,7 @@ class Config(Section):
     quantization: QuantizationConfig
     prompt: PromptConfig
     engine: EngineConfig
+    clean: CleanConfig
     sample: SampleConfig
     judge: JudgeConfig
     metrics: MetricsConfig

@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
+from hardsoft.config.schema import load_config
 from hardsoft.core.files import to_json, writing
 from hardsoft.core.labels import Label, Outcome
 from hardsoft.core.runner import run
@@ -25,9 +26,20 @@ def completions() -> Iterator[Row]:
         yield from map(json.loads, lines)
 
 
-def reading(row: Row) -> Reading:
-    """What a row's completion says."""
-    return read_answer(row["completion"], row["finish_reason"])
+def reading(row: Row, doubted: Container[str] = ()) -> Reading:
+    """What a row's completion says; of doubted skills, that it abstains."""
+    read = read_answer(row["completion"], row["finish_reason"])
+    if read.outcome is Outcome.ANSWERED and row["skill"] in doubted:
+        return Reading(Label.UNKNOWN, Outcome.ABSTAINED, read.answer)
+    return read
+
+
+def doubted_skills(abstain_below: float | None) -> set[str]:
+    """The skills whose likeliest label is less likely than so much; none where no probabilities are known."""
+    if abstain_below is None:
+        return set()
+    table = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    return set(table.filter(pl.max_horizontal(pl.exclude("skill")) < abstain_below)["skill"])
 
 
 def breakdown(labels: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -57,9 +69,10 @@ def log_entry(row: Row, read: Reading) -> str:
 
 
 def main() -> None:
+    doubted = doubted_skills(load_config().clean.abstain_below)
     skills = read_csv("data/interim/skills.csv")
     read = pl.DataFrame(
-        ((row["skill"], one.label.value, one.outcome.value) for row in completions() for one in [reading(row)]),
+        ((row["skill"], one.label.value, one.outcome.value) for row in completions() for one in [reading(row, doubted)]),
         schema={"skill": pl.String, "label": pl.String, "outcome": pl.String},
         orient="row",
     )
@@ -71,7 +84,7 @@ def main() -> None:
         study_format.write(labels.select(pl.col("skill").alias("Skill"), "label").write_csv(separator=";"))
         table.write(labels.write_csv())
         log.write(log_head(read.height, counts))
-        log.writelines(log_entry(row, reading(row)) for row in completions())
+        log.writelines(log_entry(row, reading(row, doubted)) for row in completions())
         metrics.write(to_json({"skills": read.height, **counts}))
 
 

@@ -1,6 +1,6 @@
-"""Train the embedded checkpoint from scratch on the lexicon: tokenizer, model, and its evaluation on names held out.
+"""Train the tiny checkpoint from scratch on the lexicon: tokenizer, model, and its evaluation on names held out.
 
-Run as `make embedded-model`. The model learns to answer every shipped prompt as a big model would: two short steps and
+Run as `make tiny-model`. The model learns to answer every shipped prompt as a big model would: two short steps and
 `Answer: X`. Each step takes 32 names under one prompt option; the keys and values of the tokens that their prompts share are
 computed once and used by all of them.
 """
@@ -34,7 +34,8 @@ from hardsoft.prompting.prompts import Prompt
 from hardsoft.statistics.intervals import Estimate
 from hardsoft.statistics.stratified import Stratum, post_stratified
 
-FOLDER = Path("models/embedded")
+FOLDER = Path("models/tiny")
+LEXICON = Path("models/lexicon")
 SEED = 7
 STEPS = 700
 WARM_UP = 150  # steps on label_only alone, whose next token is the label: what names mean is learned first, reasoning on top
@@ -63,7 +64,7 @@ Entry = dict[str, str]
 
 def read_lexicon() -> tuple[list[Entry], list[Entry], list[Entry]]:
     """The lexicon split into train, validation and test (80 : 10 : 10) by a hash of the name."""
-    with open(FOLDER / "lexicon.csv", encoding="utf-8", newline="") as file:
+    with open(LEXICON / "lexicon.csv", encoding="utf-8", newline="") as file:
         entries = list(csv.DictReader(file))
     parts: tuple[list[Entry], list[Entry], list[Entry]] = ([], [], [])
     for entry in entries:
@@ -222,7 +223,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_seed(SEED)
     chance = random.Random(SEED)
-    with open(FOLDER / "families.csv", encoding="utf-8", newline="") as file:
+    with open(LEXICON / "families.csv", encoding="utf-8", newline="") as file:
         descriptions = {row["family"]: row["description"] for row in csv.DictReader(file)}
     train, validation, test = read_lexicon()
     prompts = read_prompts()
