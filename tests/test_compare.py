@@ -58,12 +58,13 @@ def test_skills_with_other_verdicts_or_none_are_not_compared() -> None:
     assert "not estimable" in sentence(row, "judge")
 
 
+@pytest.mark.slow
 def test_real_experiments(repository: Repository) -> None:
     repository.done(
         "dvc", "exp", "run", "-n", "one-word", "-S", "prompt=label_only", "-S", "sample=frozen", "-S", "sample.fraction=0.9"
     )
     repository.done("git", "checkout", "-q", "--", ".")
-    repository.done("dvc", "checkout", "--allow-missing")
+    repository.done("dvc", "checkout")
     shown = repository.done("python", "-m", "hardsoft.compare").output
     assert "| workspace |" in shown
     assert "| one-word |" in shown

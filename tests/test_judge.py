@@ -387,9 +387,9 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
         assert run.code == 1
         assert words in run.output.splitlines()[-1]
         assert not server[1].bodies
-    run = repository.run("dvc", "exp", "run", "-n", "judged", "-S", "judge=o3", environment=environment)
+    repository.configure("judge=o3")
+    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
     assert run.code == 0, run.output
-    assert run.ran == ["judge", "metrics", "report"]
     assert "announces that o3 shuts down on 2026-12-11" in run.output
     assert "about $0." in run.output
     metrics = judge_metrics(repository)
@@ -398,6 +398,17 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
     assert set(server[1].keys) == {"Bearer a-planted-key"}
     assert "max_completion_tokens" in server[1].bodies[0]
     assert "max_tokens" not in server[1].bodies[0]
+    assert whatever_holds(repository, ["a-planted-key"]) == []
+
+
+@pytest.mark.slow
+def test_an_experiment_with_a_paid_judge_leaves_no_key_anywhere(
+    server: tuple[str, type[Handler]], repository: Repository
+) -> None:
+    environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
+    run = repository.run("dvc", "exp", "run", "-n", "judged", "-S", "judge=o3", environment=environment)
+    assert (run.code, run.ran) == (0, ["judge", "metrics", "report"]), run.output
+    assert set(server[1].keys) == {"Bearer a-planted-key"}
     assert whatever_holds(repository, ["a-planted-key"]) == []
 
 
@@ -539,9 +550,8 @@ def test_a_real_server_that_knows_no_schemas(served: str, repository: Repository
     assert sum(metrics["outcomes"].values()) == metrics["skills"] > 0
     assert metrics["outcomes"]["error"] == 0
     assert metrics["usage"]["output_tokens"] > 0
-    assert "0 calls" not in repository.done("python", "-m", "hardsoft.stages.judge").output
+    repository.done("python", "-m", "hardsoft.stages.judge")
     assert judge_metrics(repository)["stored"] == metrics["skills"]
-    repository.done("python", "-m", "hardsoft.stages.metrics")
 
 
 def test_no_sample_is_no_fault(server: tuple[str, type[Handler]], repository: Repository) -> None:

@@ -130,7 +130,7 @@ def test_ten_thousand_skills_open_and_filter_at_once(repository: Repository, bro
     assert repository.read("data/processed/report.html") == first
 
 
-@pytest.mark.parametrize("sample", ["frozen", "all", "by_mention"])
+@pytest.mark.parametrize("sample", ["all", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("frozen", "by_mention"))])
 def test_every_kind_of_sample_gives_figures_and_a_page(repository: Repository, sample: str) -> None:
     repository.configure(f"sample={sample}")
     for stage in ("sample", "judge", "metrics", "report"):
