@@ -27,6 +27,7 @@ repro: $(VENV)/.installed ## set up .venv, run the pipeline (dvc repro), show th
 	dvc repro
 	@dvc metrics diff --all
 	@echo
+	@echo "the page   data/processed/report.html"
 	@echo "labels     data/processed/hard_soft_skills.csv, labels.csv"
 	@echo "reasoning  data/processed/CoT.log"
 	@echo "metrics    metrics/*.json (dvc metrics show), dvc plots show"

@@ -152,7 +152,7 @@ class Handler(FaultHandler):
             if known["fault"] == "unknown model":
                 code, reply = 404, {"error": {"code": "model_not_found", "message": "m-batch does not exist"}}
             result = {"custom_id": line["custom_id"], "response": {"status_code": code, "body": reply}, "error": None}
-            (good if code == 200 else bad).append(json.dumps(result))
+            (good if code == 200 else bad).append(json.dumps(result, ensure_ascii=False))
         for line in lines[len(answered) :]:
             error = {
                 "code": "batch_expired",
@@ -169,7 +169,9 @@ class Handler(FaultHandler):
 
 
 def batch_answer(skill: str, endpoint: str) -> tuple[int, dict[str, Any]]:
-    verdict = json.dumps({"rationale": f"About {skill}.", "verdict": "Soft" if skill == "Empathy" else "Hard"})
+    verdict = json.dumps(
+        {"rationale": f"About\u2028{skill}.", "verdict": "Soft" if skill == "Empathy" else "Hard"}, ensure_ascii=False
+    )
     if skill.startswith("broken"):
         return 500, {"error": {"code": "server_error", "message": "internal"}}
     if endpoint == "/v1/chat/completions":
@@ -444,7 +446,7 @@ def test_a_batch_gives_the_same_verdicts_at_half_the_price(
     assert metrics["outcomes"]["answered"] == 4
     assert metrics["outcomes"]["refused"] + metrics["outcomes"]["truncated"] == 1
     assert metrics["usage"]["price_usd"] == pytest.approx(0.5 * 5 * (40 * 2 + 60 * 0.1 + 20 * 10) / 1e6, abs=1e-4)
-    verdicts = [json.loads(line) for line in repository.read("data/processed/verdicts.jsonl").splitlines()]
+    verdicts = [json.loads(line) for line in repository.read("data/processed/verdicts.jsonl").rstrip("\n").split("\n")]
     assert {row["skill"]: row["verdict"] for row in verdicts}["Empathy"] == "Soft"
     (line, *_) = map(json.loads, server[1].files["file-0"].splitlines())
     assert (line["method"], line["url"]) == ("POST", endpoint)

@@ -58,7 +58,7 @@ def read_variant(rev: str | None) -> Variant:
     name = rev or "workspace"
     try:
         labels = pd.read_csv(io.StringIO(_text(LABELS, rev)), keep_default_na=False)
-        rows = [json.loads(line) for line in _text(VERDICTS, rev).splitlines()]
+        rows = [json.loads(line) for line in _text(VERDICTS, rev).split("\n") if line]
         accuracy, params = json.loads(_text(ACCURACY, rev)), dvc.api.params_show(rev=rev)
     except (DvcException, SCMError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]

@@ -169,7 +169,7 @@ class Server:
         except (openai.OpenAIError, ValueError):
             return None
         shutdown = getattr(found, "shutdown_date", None)
-        return f"{self.name} announces that {model} shuts down on {mask(str(shutdown), self._secret)}" if shutdown else None
+        return f"{self.name} announces that {model} shuts down on {mask(str(shutdown), self.secret)}" if shutdown else None
 
     def explain(self, error: Exception) -> str:
         """What went wrong, in one short line with the server's own words, without the key should it repeat that."""
@@ -178,10 +178,11 @@ class Server:
             text = f"HTTP {error.status_code}: {error.response.text}"
         elif isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             text = f"{error} ({error.__cause__})"
-        return f"{type(error).__name__}: {' '.join(mask(text, self._secret).split())[:300]}"
+        return f"{type(error).__name__}: {' '.join(mask(text, self.secret).split())[:300]}"
 
     @property
-    def _secret(self) -> str:
+    def secret(self) -> str:
+        """The key, which no message may hold; empty where there is none."""
         return "" if self.key == NO_KEY else self.key
 
     async def _ask_all(
@@ -275,10 +276,10 @@ class Server:
         choice = reply.choices[0]
         message, given = choice.message, str(choice.finish_reason or "").lower()
         usage = _usage(reply.usage)
-        text = mask(_text(message.content), self._secret)
+        text = mask(_text(message.content), self.secret)
         if given in FILTERED or getattr(message, "refusal", None):
             said = str(getattr(message, "refusal", None) or text)
-            return Reply(mask(said, self._secret), "content_filter", usage, reply.model or "")
+            return Reply(mask(said, self.secret), "content_filter", usage, reply.model or "")
         if given not in (*STOPPED, *CUT):
             raise UnusableReplyError(f"the server ended the message with {choice.finish_reason!r}")
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)

@@ -118,7 +118,7 @@ class Batches:
 
     async def _lines(self, client: Client, file: str) -> Sequence[str]:
         try:
-            return (await client.files.content(file)).text.splitlines()
+            return (await client.files.content(file)).text.split("\n")  # splitlines would split at U+2028 too
         except openai.NotFoundError:
             return []
 
@@ -137,7 +137,7 @@ class Batches:
                     yield custom_id, self._reply(body)
                     continue
                 error = error or body.get("error") or {}
-                words = mask(f"{error.get('code')}: {error.get('message')}", self.server.key)
+                words = mask(f"{error.get('code')}: {error.get('message')}", self.server.secret)
                 yield custom_id, Reply("", "content_filter", Usage(), "") if error.get("code") in REFUSED else words
             except (MalformedReplyError, UnusableReplyError) as fault:
                 yield custom_id, str(fault)

@@ -103,21 +103,25 @@ def provenance(config: Config) -> dict[str, str]:
     }
 
 
-def table(config: Config) -> tuple[pl.DataFrame, int]:
-    """The skills that the page holds, with all that is known of them, sorted by name; and how many there are in all."""
+def table(config: Config) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The skills that the page holds, with all that is known of them, sorted by name; and how many there are of each kind in all.
+
+    Of more than it holds, it has those at which the judge disagrees first, then the others judged, then the unanswered, and of
+    the rest a seeded part.
+    """
     labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
     verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema={**VERDICT_COLUMNS, "rationale": pl.String})
     sides = verdicts.sort("skill", "judge", "repeat").group_by("skill", maintain_order=True)
     rationales = sides.agg(pl.col("rationale").filter(pl.col("rationale") != "").str.join("\n\n"))
     judged = consensus(verdicts).select("skill", "verdict").join(rationales, on="skill", how="left")
     rows = labels.join(judged, on="skill", how="left")
+    differing, judged_too = pl.col("verdict") != pl.col("label"), pl.col("verdict").is_not_null()
+    unanswered = pl.col("outcome") != Outcome.ANSWERED
+    kinds = {"differing": differing, "judged": judged_too, "unanswered": unanswered}
+    counts = {name: rows.filter(kind).height for name, kind in kinds.items()}
     if rows.height > SHOWN:
-        first = pl.col("verdict").is_not_null().cast(pl.Int8)
-        rows = (
-            rows.with_columns(ticket=tickets(labels, seed=0), first=first)
-            .sort("first", "ticket", descending=[True, False])
-            .head(SHOWN)
-        )
+        rank = pl.when(differing).then(0).when(judged_too).then(1).when(unanswered).then(2).otherwise(3)
+        rows = rows.with_columns(ticket=tickets(labels, seed=0), rank=rank).sort("rank", "ticket").head(SHOWN)
     completions = pl.scan_ndjson("data/interim/completions.jsonl", schema={"skill": pl.String, "completion": pl.String})
     texts = completions.join(rows.lazy().select("skill"), on="skill", how="semi").collect()
     probabilities = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
@@ -126,7 +130,7 @@ def table(config: Config) -> tuple[pl.DataFrame, int]:
     rows = rows.join(texts, on="skill", how="left").join(probabilities, on="skill", how="left").with_columns(probability=given)
     rows = rows.with_columns(key=clean_key(pl.col("skill"))).join(reference, on="key", how="left").sort("skill")
     columns = ("skill", "label", "outcome", "mentions", "probability", "reference", "verdict", "completion", "rationale")
-    return rows.select(columns), labels.height
+    return rows.select(columns), {"skills": labels.height, **counts}
 
 
 def embedded(rows: pl.DataFrame) -> str:
@@ -139,27 +143,25 @@ def main() -> None:
     config = load_config()
     accuracy = json.loads(read_text("metrics/accuracy.json"))
     counts = json.loads(read_text("metrics/labels.json"))
-    rows, skills = table(config)
+    rows, in_all = table(config)
     differing = rows.filter(pl.col("verdict") != pl.col("label"))
     unanswered = rows.filter(pl.col("outcome") != Outcome.ANSWERED)
-    prompt = read_prompt(config.prompt)
+    prompt, source = read_prompt(config.prompt), provenance(config)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page = environment.get_template("report.html").render(
-        skills=skills,
+        skills=in_all["skills"],
         shown=rows.height,
         labels=counts["labels"],
         outcomes=sorted(Counter(rows["outcome"].to_list())),
-        setting=f"{config.model.name}, quantisation {config.quantization.method}, {config.prompt.template}",
+        setting=f"{source['Model']}, quantisation {config.quantization.method}, {config.prompt.template}",
         headlines=headlines(accuracy, config.metrics.confidence),
         plots=[plot(name) for name in PLOTS],
-        judged=rows["verdict"].drop_nulls().len(),
+        judged=in_all["judged"],
+        differing=in_all["differing"],
         disagreements=differing.head(SECTION).to_dicts(),
-        hidden_disagreements=max(0, differing.height - SECTION),
+        hidden_unanswered=in_all["unanswered"] - min(unanswered.height, SECTION),
         unanswered=unanswered.head(SECTION).to_dicts(),
-        hidden_unanswered=max(
-            0, sum(counts["outcomes"].values()) - counts["outcomes"]["answered"] - min(unanswered.height, SECTION)
-        ),
-        provenance=provenance(config),
+        provenance=source,
         prompt=f"{prompt.system}\n\n{prompt.template}\n\n{prompt.prefill}",
         data=embedded(rows),
     )
