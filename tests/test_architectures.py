@@ -170,6 +170,8 @@ def option(folder: Path) -> ModelConfig:
         chat_template={},
         dtype="float32",
         dep=str(folder),
+        readout=None,
+        readout_dep=str(folder),
     )
 
 

@@ -240,6 +240,8 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
         chat_template={},
         dtype="float32",
         dep=str(checkpoint),
+        readout=None,
+        readout_dep=str(checkpoint),
     )
     with pytest.raises(InputError, match="models/tiny/checkpoint: cannot be loaded: "):
         load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")

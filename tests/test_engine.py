@@ -40,6 +40,8 @@ MODEL = ModelConfig(
     chat_template={},
     dtype="float32",
     dep=str(CHECKPOINT.relative_to(ROOT)),
+    readout=None,
+    readout_dep=str(CHECKPOINT.relative_to(ROOT)),
 )
 Method = Literal["none", "nf4", "fp4", "int8"]
 

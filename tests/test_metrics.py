@@ -89,7 +89,7 @@ def test_no_skill_of_a_label() -> None:
 
 def test_agreement_with_the_reference() -> None:
     truths = pl.DataFrame({"skill": ["Sales", "V-Ray"], "label": ["Hard", "Hard"], "truth": ["Soft", "Hard"]})
-    figures, always_hard = reference_figures(truths)
+    figures, always_hard = reference_figures(truths, None)
     assert (figures["n"], figures["accuracy"], figures["balanced_accuracy"], always_hard) == (2, 0.5, 0.5, 0.5)
     assert figures["reason"] == "the reference has no skill labelled Unknown"
     assert figures["soft"] == {"precision": None, "recall": 0.0, "f1": 0.0, "reason": "Soft is never given"}
@@ -97,7 +97,7 @@ def test_agreement_with_the_reference() -> None:
 
 def test_no_reference_gives_nulls_with_the_reason() -> None:
     nothing = pl.DataFrame(schema=dict.fromkeys(("skill", "label", "truth"), pl.String))
-    figures, always_hard = reference_figures(nothing)
+    figures, always_hard = reference_figures(nothing, None)
     assert (figures["n"], figures["accuracy"], figures["kappa"], always_hard) == (0, None, None, None)
     assert figures["reason"] == figures["hard"]["reason"] == "no labelled skill is in the reference labels"
 

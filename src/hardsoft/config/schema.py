@@ -110,6 +110,10 @@ class ModelConfig(Section):
     """Of the weights that are not quantised, and of the computation."""
     dep: Annotated[str, AfterValidator(_without_slash), AfterValidator(_inside_or_absolute)]
     """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
+    readout: RepositoryPath | None
+    """A read-out that labels in `mode: label`, see `python -m hardsoft.readout`; null for the label words' own probabilities."""
+    readout_dep: Annotated[str, AfterValidator(_without_slash), AfterValidator(_inside_or_absolute)]
+    """The read-out, or where there is none, `dep` again: a stage's dependency cannot be null."""
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -117,6 +121,8 @@ class ModelConfig(Section):
             raise ValueError(f"of a checkpoint folder, model.name and model.dep are the same path; set model.dep={self.name}")
         if self.source == "hub" and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(f"revision must pin a commit of {self.name}, 40 hexadecimal digits: branches move")
+        if self.readout_dep != (self.readout or self.dep):
+            raise ValueError(f"set model.readout_dep={self.readout or self.dep}, what model.readout says")
         return self
 
 
@@ -336,6 +342,12 @@ class Config(Section):
     sample: SampleConfig
     judge: JudgeConfig
     metrics: MetricsConfig
+
+
+def readout_of(config: Config) -> str | None:
+    """The path of the read-out that labels, if one does: only a local engine's scores come from one."""
+    used = config.prompt.mode == "label" and isinstance(config.engine, LocalEngineConfig)
+    return config.model.readout if used else None
 
 
 def load_config(path: str = PARAMS) -> Config:

@@ -11,11 +11,13 @@ import psutil
 
 from hardsoft.config.device import dequantizes
 from hardsoft.config.preflight import read_key
-from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, readout_of
 from hardsoft.core.errors import InputError
+from hardsoft.core.readouts import NO_SKILL, prompt_hash, read_readout
 from hardsoft.engines.base import Engine
 from hardsoft.engines.local.lookahead import WINDOW
 from hardsoft.engines.pool import Pool
+from hardsoft.prompting.prompts import read_prompt
 
 WINDOWS = 8
 """At least so many of them in each process, so that all processes end at about the same time."""
@@ -54,12 +56,18 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     if config.model.source == "folder":
         os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
     from hardsoft.engines.local.engine import LocalEngine
-    from hardsoft.engines.local.loading import load
+    from hardsoft.engines.local.loading import load, weights_identity
     from hardsoft.engines.local.packing import pack_linears
+    from hardsoft.engines.local.readout import check_fits, end_in
     from hardsoft.engines.local.tokens import Encoder
 
     quantization = config.quantization.model_copy(update={"dequantize": dequantizes(config, device.partition(":")[0])})
     network, tokenizer = load(config.model, quantization, device)
+    if path := readout_of(config):
+        readout = read_readout(path)
+        probe = prompt_hash(read_prompt(config.prompt).messages(NO_SKILL))
+        check_fits(readout, path, network, weights_identity(config.model), probe)
+        end_in(network, readout)
     pack_linears(network)
     prompt = config.prompt
     return LocalEngine(
@@ -69,6 +77,7 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
         prompt.max_new_tokens,
         prompt.mode == "label",
         window,
+        path is not None,
     )
 
 

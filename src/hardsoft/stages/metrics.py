@@ -5,10 +5,18 @@ from typing import Any
 
 import polars as pl
 
-from hardsoft.config.schema import AllSampleConfig, ByMentionSampleConfig, PerLabelSampleConfig, SampleConfig, load_config
+from hardsoft.config.schema import (
+    AllSampleConfig,
+    ByMentionSampleConfig,
+    PerLabelSampleConfig,
+    SampleConfig,
+    load_config,
+    readout_of,
+)
 from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.names import clean_key
+from hardsoft.core.readouts import read_readout
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
@@ -59,11 +67,12 @@ def judge_section(
     return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
 
 
-def reference_figures(truths: pl.DataFrame) -> tuple[Figures, float | None]:
+def reference_figures(truths: pl.DataFrame, readout: str | None) -> tuple[Figures, float | None]:
     """Agreement with the reference over all skills that have a reference label, and the accuracy of always Hard there.
 
     Args:
         truths: columns label, truth.
+        readout: path of the read-out that labelled, if one did.
     """
     if truths.is_empty():
         return population.no_agreement(NO_REFERENCE), None
@@ -76,6 +85,8 @@ def reference_figures(truths: pl.DataFrame) -> tuple[Figures, float | None]:
     missing = [label for label in Label if label not in truth]
     if missing:
         result["reason"] = f"the reference has no skill labelled {' or '.join(missing)}"
+    if readout and (overlap := read_readout(readout).overlap):
+        result["note"] = f"{overlap} names of the reference are among those that {readout} was fitted on"
     return result, truth.count(Label.HARD) / len(truth)
 
 
@@ -139,7 +150,7 @@ def main() -> None:
     note_small_labels(sample, sizes, config.sample)
     of_population, always_hard = population.population_figures(judged, sizes, level)
     judge, corrected = judge_section(judged, set(verdicts["judge"]), truths.select("skill", "truth"), sizes, level)
-    against_reference, always_hard_reference = reference_figures(truths)
+    against_reference, always_hard_reference = reference_figures(truths, readout_of(config))
     trust, bins, curve = confidence_section(probabilities, truths, judged, level)
     accuracy = {
         "sample": sample,

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hardsoft.config.device import dequantizes
-from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig, readout_of
+from hardsoft.core.errors import InputError
 from hardsoft.store.rows import Setting
 
 COMPLETION_FORMAT = 1
@@ -33,8 +34,10 @@ def completion_setting(config: Config, device: str) -> Setting:
         return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
     libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
+    scored = {"readout": file_hash(Path(readout))} if (readout := readout_of(config)) else {}
     return {
         **kind,
+        **scored,
         "model": model_identity(config.model),
         "chat_template": config.model.chat_template,
         "dtype": config.model.dtype,
@@ -70,7 +73,18 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
     combined = hashlib.sha256()
     for path in sorted(Path(model.name).glob("*")):
         if path.is_file():
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            combined.update(f"{path.name} {digest}\n".encode())
+            combined.update(f"{path.name} {file_hash(path)}\n".encode())
     return {"name": Path(model.name).name, "files": combined.hexdigest()}
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
 from hardsoft.core.errors import InputError
+from hardsoft.core.labels import Label
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.local.check import why_not
@@ -35,24 +37,28 @@ class LocalEngine:
         max_new_tokens: int,
         scoring: bool = False,
         window: int = WINDOW,
+        reads_out: bool = False,
     ) -> None:
         """
         Args:
             batch_size: rows computed at once.
             max_new_tokens: the limit of a completion.
             window: chats that are encoded together, looked ahead over, and held in memory.
+            reads_out: whether the network, for scoring, ends in a read-out (`readout.end_in`) instead of its words.
         """
         self._network, self._encoder = network, encoder
         tokenizer = encoder.tokenizer
         self._batch_size, self._max_new_tokens, self._scoring, self._window = batch_size, max_new_tokens, scoring, window
         self._decode: Callable[..., Iterator[list[Generated]]] = decode
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
+        self._reads_out = reads_out
         self._stops = set(end_tokens(network, tokenizer))
         self._checked = self._refused = False
         self._unfit: list[tuple[int, Completion]] = []
         """Rows whose prompts are too long for the model."""
+        self._openings: dict[str, Any] = getattr(network.config, "label_openings", {})
         temperatures = getattr(network.config, "label_temperature", {})
-        self._temperature = float(temperatures.get("label" if scoring else "reason", 1.0))
+        self._temperatures = {"label": 1.0, "reason": 1.0, "opening": 1.0} | ({} if reads_out else dict(temperatures))
         self._word: Callable[[int], str] = cache(lambda token: str(tokenizer.decode([token], skip_special_tokens=True)))
 
     @property
@@ -112,9 +118,9 @@ class LocalEngine:
         if not self._checked:
             self._check(first[1])
         if self._scoring:
-            candidates = self._encoder.label_ids(first[1])
+            candidates = range(len(Label)) if self._reads_out else self._encoder.label_ids(first[1])
             for scored in self._score(self._network, rows, batch_size, candidates, self._window):
-                yield [(row, scored_completion(start, tempered(given, self._temperature))) for row, given in scored]
+                yield [(row, scored_completion(start, tempered(given, self._temperatures["label"]))) for row, given in scored]
             if self._unfit:
                 yield self._unfit
             return
@@ -135,20 +141,23 @@ class LocalEngine:
             newest = row.tokens[-1]
             return newest in self._stops or ("\n" in self._word(newest) and answer_is_complete(text(row)))
 
-        def completion(row: Generated) -> Completion:
-            probabilities = next(
-                (
-                    tempered(softmax(logits), self._temperature)
-                    for place, logits in reversed(row.watched)
-                    if is_before_answer(text(row, place))
-                ),
-                None,
-            )
-            return Completion(text(row), "stop" if row.stopped else "length", len(row.tokens), probabilities)
+        kinds, answers = self._opening_ids(), self._answer_ids(first[1])
+        lead = self._openings.get("after", "")
 
-        watch = self._answer_ids(first[1])
+        def probabilities(row: Generated) -> Probabilities | None:
+            for place, logits in row.watched if kinds else ():
+                if text(row, place).endswith(lead):
+                    return tempered(softmax(logits[: len(kinds)]), self._temperatures["opening"])
+            for place, logits in reversed(row.watched) if answers else ():
+                if is_before_answer(text(row, place)):
+                    return tempered(softmax(logits[len(kinds) :]), self._temperatures["reason"])
+            return None
+
+        def completion(row: Generated) -> Completion:
+            return Completion(text(row), "stop" if row.stopped else "length", len(row.tokens), probabilities(row))
+
         for finished in self._decode(
-            self._network, rows, batch_size, self._max_new_tokens, stop, window=self._window, watch=watch
+            self._network, rows, batch_size, self._max_new_tokens, stop, window=self._window, watch=kinds + answers
         ):
             yield [(row.row, completion(row)) for row in finished]
         if self._unfit:
@@ -180,6 +189,14 @@ class LocalEngine:
                     reason = f"prompt and completion may take {length} tokens, and the model has {positions} positions"
                     self._unfit.append((row, Completion(reason, "error", 0)))
 
+    def _opening_ids(self) -> list[int]:
+        """First token of each label's word where Step 1 decides between them; none where the model has no such place.
+
+        Behind it the answer is nearly certain, so that its own probability says little.
+        """
+        words = self._openings.get("words", [])
+        return [self._encoder.tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
+
     def _answer_ids(self, chat: Chat) -> list[int]:
         """First token of each label after `Answer:` in the assistant's message; none where labels share it."""
         before = chat[:-1] if opening(chat) else chat
@@ -198,7 +215,8 @@ def softmax(logits: list[float]) -> Probabilities:
 def tempered(probabilities: Sequence[float], temperature: float) -> Probabilities:
     """Probabilities whose logits are divided by a temperature (Guo et al. 2017, arXiv 1706.04599).
 
-    A model's config may give it as `label_temperature: {label: T, reason: T}`, for labels scored alone and after reasoning.
+    A model's config may give it as `label_temperature: {label: T, reason: T, opening: T}`: for labels scored alone, for the
+    answer after reasoning, and for the place in Step 1 that its `label_openings: {after: text, words: [three]}` name.
     """
     if temperature == 1:
         hard, soft, unknown = probabilities

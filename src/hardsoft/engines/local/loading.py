@@ -1,5 +1,6 @@
 """A checkpoint folder or a hub model into memory, quantised by bitsandbytes or not, on CPU or GPU."""
 
+import hashlib
 import logging
 import os
 import warnings
@@ -92,6 +93,17 @@ def check_checkpoint(folder: str) -> None:
             f"model.name {folder}: the checkpoint folder lacks {', '.join(missing)}; one that is in git comes back with "
             f"`git checkout {folder}`"
         )
+
+
+def weights_identity(model: ModelConfig) -> str:
+    """A hub model's name and commit, or of a folder its name and a hash of its weights; its other files do not count."""
+    if model.source == "hub":
+        return f"{model.name} {model.revision}"
+    combined = hashlib.sha256()
+    for path in sorted(path for path in Path(model.name).glob("*") if path.suffix in (".safetensors", ".bin")):
+        with open(path, "rb") as file:
+            combined.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{Path(model.name).name} {combined.hexdigest()[:16]}"
 
 
 def bitsandbytes_config(quantization: QuantizationConfig, dtype: str) -> BitsAndBytesConfig | None:
