@@ -6,7 +6,7 @@ WORKERS := 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow lint params tiny-model constraints clean
+.PHONY: help repro test test-slow lint params tiny-model smollm2-adapter constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,6 +48,14 @@ params: $(VENV)/.installed ## compose conf/ into params.yaml
 
 tiny-model: $(VENV)/.installed ## train the tiny checkpoint from its lexicon
 	PYTHONPATH=src python models/tiny/train.py
+
+smollm2-adapter: $(VENV)/.installed-dev ## train the adapter and the read-out of smollm2, and measure them (1.5 hours)
+	dvc repro models/smollm2/dvc.yaml:base
+	PYTHONPATH=src python -m models.smollm2.train
+	dvc repro models/smollm2/dvc.yaml:checkpoint
+	PYTHONPATH=src python -m models.smollm2.evaluate
+	dvc repro models/smollm2/dvc.yaml:checkpoint
+	python -m hardsoft.readout fit --validation models/smollm2/validation.csv --name smollm2
 
 constraints: ## resolve pyproject.toml anew into constraints.txt
 	rm -rf .cache/resolve && $(PYTHON) -m venv .cache/resolve

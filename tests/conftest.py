@@ -22,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = "models/tiny/checkpoint"
+BUILT = "models/smollm2/dvc."
+"""The pipeline that builds smollm2: a repository that lacks what it builds cannot `dvc checkout` all."""
 SKILLS = 24
 """Distinct professional skills in the small export."""
 
@@ -108,16 +110,18 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as one commit, with the small export and nothing run; not to be changed."""
+    """The working tree as one commit, with the small export and the tiny model, and nothing run; not to be changed."""
 
     def build(path: Path) -> None:
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
         for name in filter(None, listed.stdout.decode().split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock", BUILT)):
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, path / name)
         repository = Repository(path)
         repository.write("data/raw/cv_skills.csv", small_export())
+        repository.write("conf/config.yaml", repository.read("conf/config.yaml").replace("model: smollm2", "model: tiny"))
+        repository.configure()
         repository.done("git", "init", "-q", "-b", "main")
         repository.done("git", "config", "user.name", "test")
         repository.done("git", "config", "user.email", "test@example.com")

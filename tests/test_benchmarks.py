@@ -12,8 +12,10 @@ from tests.conftest import ROOT
 
 SMALL = {
     "coverage": ["--sizes", "10"],
-    "flips": ["--skills", "3", "--batch-sizes", "1", "2", "--settings", "model.dtype=float32"],
+    "dtypes": ["model=tiny", "--skills", "4", "--rounds", "1"],
+    "flips": ["model=tiny", "--skills", "3", "--batch-sizes", "1", "2", "--settings", "model.dtype=float32"],
     "gpu": ["--tiny", "--rows", "4", "--methods", "generate", "decode", "score"],
+    "learning_curve": ["model=tiny", "--sizes", "10", "--draws", "1", "--pool", "20", "--held-out", "30"],
     "million": ["--skills", "300", "--mentions", "2000"],
     "scale": ["--skills", "300"],
 }
@@ -41,6 +43,6 @@ def test_it_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_classify_runs_and_labels_as_the_notebooks_loop_does(tmp_path: Path) -> None:
-    figures = run("classify", tmp_path, "--skills", "20", "--rounds", "1")
+    figures = run("classify", tmp_path, "model=tiny", "--skills", "20", "--rounds", "1")
     assert isinstance(figures, dict)
     assert figures["label_agreement"] == 1.0

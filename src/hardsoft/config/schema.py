@@ -112,7 +112,7 @@ class ModelConfig(Section):
     """What the classify stage depends on: the checkpoint folder, or the option file of a hub model."""
     readout: RepositoryPath | None
     """A read-out that labels in `mode: label`, see `python -m hardsoft.readout`; null for the label words' own probabilities."""
-    readout_dep: Annotated[str, AfterValidator(_without_slash), AfterValidator(_inside_or_absolute)]
+    readout_dep: Annotated[str, AfterValidator(_without_slash), AfterValidator(_inside_or_absolute)] | None
     """The read-out, or where there is none, `dep` again: a stage's dependency cannot be null."""
 
     @model_validator(mode="after")

@@ -91,7 +91,7 @@ def check_checkpoint(folder: str) -> None:
     if missing:
         raise InputError(
             f"model.name {folder}: the checkpoint folder lacks {', '.join(missing)}; one that is in git comes back with "
-            f"`git checkout {folder}`"
+            f"`git checkout {folder}`, one that is built with `dvc repro`"
         )
 
 
