@@ -83,7 +83,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "hardsoft.config", "model=tiny", "engine.device=cpu"], check=True)
         few = stored(1)
         many = stored(arguments.skills)
-        subprocess.run([sys.executable, "-m", "hardsoft.config", "model=tiny", "engine.device=cpu", "prompt=label_only"], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "hardsoft.config", "model=tiny", "engine.device=cpu", "prompt=label_only"], check=True
+        )
         peaks = computed([arguments.skills // 4, arguments.skills])
         os.chdir(repository)
     figures = {"overhead_seconds": few["classify"]["seconds"], "stored": many, "computed_peak_mb": peaks}

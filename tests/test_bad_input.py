@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from hardsoft.config.compose import compose
 from hardsoft.config.schema import ModelConfig, QuantizationConfig, load_config
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
@@ -221,6 +222,7 @@ def test_a_checkpoint_that_lacks_files(folder: Path) -> None:
         (checkpoint / name).unlink()
     Path("data/interim/skills.csv").write_text("skill,mentions\nV-Ray,1\n", encoding="utf-8")
     shutil.copytree(ROOT / "conf", "conf")
+    Path("params.yaml").write_text(compose(["model=tiny"]), encoding="utf-8")
     with pytest.raises(InputError) as error:
         classify.main()
     assert "models/tiny/checkpoint: the checkpoint folder lacks tokenizer.json, *.safetensors" in str(error.value)

@@ -69,12 +69,13 @@ def test_the_studys_setting(tmp_path: Path) -> None:
         ("quantization.dequantize=true", "quantization: dequantize is for nf4 and fp4; with none it must be false"),
         (
             "model.dep=conf/model/tiny.yaml",
-            "model.name and model.dep are the same path; set model.dep=models/tiny/checkpoint",
+            "model.name and model.dep are the same path; set model.dep=models/smollm2/checkpoint",
         ),
         (
             "model.name=models/mine",
             "of a checkpoint folder, model.name and model.dep are the same path; set model.dep=models/mine",
         ),
+        ("model.readout=null", "set model.readout_dep=models/smollm2/checkpoint, what model.readout says"),
         ("model.dep=../mine", "model.dep: leaves the repository by a relative path"),
         ("engine.processes=0", "engine.processes: Input should be greater than 0"),
         ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),

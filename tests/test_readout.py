@@ -157,6 +157,7 @@ def test_the_store_tells_read_outs_apart_where_they_label_and_only_there(mine: R
     assert reasoned == completion_setting(load_config(), "cpu")
 
 
+@pytest.mark.slow
 def test_an_experiment_labels_by_it_and_metrics_say_what_it_was_fitted_on(mine: Repository) -> None:
     evaluated = "".join(f'"{row["skill"]}",{row["label"]}\n' for row in reference()[:199])
     mine.write("mine.csv", labelled(60) + evaluated)
@@ -181,6 +182,7 @@ def test_an_experiment_labels_by_it_and_metrics_say_what_it_was_fitted_on(mine: 
     assert list(given.values()) == [pytest.approx(row, abs=2e-4) for row in expected]
 
 
+@pytest.mark.slow
 def test_names_kept_out_choose_instead_of_folds(mine: Repository) -> None:
     mine.write("kept_out.csv", labelled(90))
     mine.done(
