@@ -199,6 +199,7 @@ def test_names_kept_out_choose_instead_of_folds(mine: Repository) -> None:
     ("labels", "options", "says"),
     [
         ("skill,label\nWelding,Hard\nPlumbing,Hard\n", [], "all 2 names are Hard; a read-out needs two labels or more"),
+        ("skill,label\nWelding,Hard\nTact,\nPlumbing,Hard\n", [], "all 2 names are Hard"),
         ("skill,label\n", [], "there is no name to fit on"),
         ("skill,label\nWelding,Hard\nPlumbing,Hard\nCalm Tone,Soft\n", [], "the names labelled Soft all end in one word"),
         ("skill,label\nWelding,Tough\n", [], "line 2: skill 'Welding' has the label 'Tough'"),

@@ -20,7 +20,8 @@ from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.core.progress import Progress
 from hardsoft.core.readouts import NO_SKILL, ReadOut, prompt_hash, write_readout
 from hardsoft.core.runner import run
-from hardsoft.judging.reference import read_reference
+from hardsoft.core.tables import read_csv, require_columns
+from hardsoft.judging.reference import labels_of, read_reference
 from hardsoft.prompting.prompts import read_prompt
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.calibration import reliability
@@ -75,8 +76,8 @@ def read_names(labels: str, validation: str | None) -> tuple[pl.DataFrame, pl.Da
     Raises:
         InputError: fewer than two labels, or one that only names of one head word have.
     """
-    names = read_reference(labels)
-    kept_out = read_reference(validation) if validation else None
+    names = read_labelled(labels)
+    kept_out = read_labelled(validation) if validation else None
     if kept_out is not None:
         names = names.join(kept_out, on="key", how="anti").sort("key")
     for path, table in ((labels, names), (validation, kept_out)):
@@ -87,6 +88,13 @@ def read_names(labels: str, validation: str | None) -> tuple[pl.DataFrame, pl.Da
         if len(set(head_words(names.filter(pl.col("label") == label)["skill"].to_list()))) < 2:
             raise InputError(f"{labels}: the names labelled {label} all end in one word; cross-validation needs two such words")
     return names, kept_out
+
+
+def read_labelled(path: str) -> pl.DataFrame:
+    """The names in a file that have a label, as `read_reference` returns them; a person may have left some without."""
+    table = read_csv(path)
+    require_columns(table, path, ["skill", "label"], "expected skill,label,note")
+    return labels_of(table.with_row_index("line", offset=2).drop_nulls("label"), path)
 
 
 def head_words(skills: Sequence[str]) -> list[str]:
