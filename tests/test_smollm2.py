@@ -27,9 +27,10 @@ from hardsoft.core.labels import Label
 from hardsoft.engines.start import local_engine
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
+from hardsoft.readout import head_word
 from models.smollm2.evaluate import named_kind_and_family
 from models.smollm2.merge import merged, to_bfloat16
-from models.smollm2.split import Entry, choose, head_word, read_entries
+from models.smollm2.split import Entry, choose, read_entries
 from models.smollm2.targets import KINDS, read_families, reasoned_answer
 from models.smollm2.train import prompt_order
 from tests.conftest import ROOT, Repository

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from omegaconf import OmegaConf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedModel
 
 from hardsoft.config.compose import compose
-from hardsoft.config.schema import Config, QuantizationConfig, load_yaml, validate
+from hardsoft.config.schema import Config, QuantizationConfig, validate
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
@@ -48,10 +49,7 @@ Figures = dict[str, Any]
 
 def configuration(*overrides: str) -> Config:
     """The default options with overrides."""
-    Path(".cache").mkdir(exist_ok=True)
-    path = Path(".cache/smollm2-params.yaml")
-    path.write_text(compose(list(overrides)), encoding="utf-8")
-    return validate(load_yaml(str(path)), "conf/")
+    return validate(OmegaConf.to_container(OmegaConf.create(compose(list(overrides)))), "conf/")
 
 
 def label_figures(truth: Sequence[str], given: Sequence[str]) -> Figures:

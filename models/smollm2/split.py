@@ -9,6 +9,8 @@ import hashlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from hardsoft.readout import head_word
+
 LEXICON = Path("models/lexicon/lexicon.csv")
 VALIDATION = Path("models/smollm2/validation.csv")
 SEED = 7
@@ -21,11 +23,6 @@ def read_entries(path: Path) -> list[Entry]:
     """Rows of a CSV file with the columns skill, label and family."""
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def head_word(skill: str) -> str:
-    """The last word of a name, which says what it is."""
-    return skill.lower().split()[-1]
 
 
 def choose(entries: list[Entry]) -> list[Entry]:

@@ -97,9 +97,14 @@ def read_labelled(path: str) -> pl.DataFrame:
     return labels_of(table.with_row_index("line", offset=2).drop_nulls("label"), path)
 
 
+def head_word(skill: str) -> str:
+    """The last word of a name, which says what it is."""
+    return skill.lower().split()[-1]
+
+
 def head_words(skills: Sequence[str]) -> list[str]:
-    """The last word of each name, which says what it is."""
-    return [skill.lower().split()[-1] for skill in skills]
+    """The last word of each name."""
+    return [head_word(skill) for skill in skills]
 
 
 def count_overlap(names: pl.DataFrame, reference: pl.DataFrame, allowed: bool, labels: str, path: str) -> int:
