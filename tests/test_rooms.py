@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},
 }
 """Of the other rooms, those that a room's files may import."""
-TOOLS = {"annotate.py", "compare.py", "readout.py"}
+TOOLS = {"annotate.py", "compare.py", "readout.py", "sweep.py"}
 """Files beside the rooms, for people to run; they may import whatever they need, and nothing imports them."""
 NO_DEPENDENCY = ("config/", "__init__.py")
 """What no stage need depend on: configuration, whose values are params, and files that hold a docstring only."""

@@ -7,6 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -172,6 +174,8 @@ def test_another_programs_database_is_one_clear_line(path: Path) -> None:
 
 WRITER = """
 import sys
+import threading
+import time
 from pathlib import Path
 from hardsoft.store.rows import Store, make_keys
 me = sys.argv[2]
@@ -225,6 +229,28 @@ def test_a_full_disk_is_one_clear_line_and_keeps_what_is_there(path: Path) -> No
     assert Store(path).get([before, first]) == {before: {"text": "kept"}, first: {"text": "x" * 2000}}
 
 
+def test_runs_side_by_side_ask_for_a_row_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[int] = []
+    begun = threading.Event()
+
+    def answer(rows: Sequence[int], keep: OnValues) -> None:
+        begun.set()
+        asked.extend(rows)
+        time.sleep(0.3)
+        keep([(row, value("a")) for row in rows])
+
+    def one() -> None:
+        ask(Store(path), SETTING, len(QUESTIONS), QUESTIONS.__getitem__, answer)
+
+    first = threading.Thread(target=one)
+    first.start()
+    begun.wait()
+    one()
+    first.join()
+    assert sorted(asked) == list(range(len(QUESTIONS)))
+    assert "waits for it" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / ".cache").write_text("a file", encoding="utf-8")
     with pytest.raises((InputError, OSError), match=r"\.cache"):
@@ -263,9 +289,12 @@ def test_it_is_shown_and_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_its_place_is_the_main_repository_and_its_name_tells_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("HARDSOFT_STORE", raising=False)
     assert default_path() == Path(".cache/rows-2.sqlite")
     monkeypatch.setenv("DVC_ROOT", "/somewhere")
     assert default_path() == Path("/somewhere/.cache/rows-2.sqlite")
+    monkeypatch.setenv("HARDSOFT_STORE", "/local")
+    assert default_path() == Path("/local/rows-2.sqlite")
 
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:

@@ -49,6 +49,11 @@ class Panelist:
             self._log = BatchLog(store, batch_setting(option))
             self._row_of = {_name(question): row for row, question in enumerate(self._questions)}
 
+    @property
+    def missing(self) -> bool:
+        """Whether a question has no verdict yet."""
+        return bool(self._answers.asked)
+
     def prepare(self) -> None:
         """Collect what earlier runs have sent off in batches, and say what the rest will cost.
 

@@ -42,11 +42,18 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
         InputError: over budget, no server or key, or more failures than may be; verdicts so far are stored.
     """
     codebook = read_text(CODEBOOK)
-    panel = [Panelist(name, one, sample, codebook, read_key(one.api_key_env), store) for name, one in judges.items()]
-    for judge in panel:
-        judge.prepare()
-    for judge in panel:
-        judge.ask()
+
+    def convene() -> list[Panelist]:
+        return [Panelist(name, one, sample, codebook, read_key(one.api_key_env), store) for name, one in judges.items()]
+
+    panel = convene()
+    if any(judge.missing for judge in panel):
+        with store.alone("verdicts") as waited:  # experiments side by side would pay twice for the skills that they share
+            panel = convene() if waited else panel
+            for judge in panel:
+                judge.prepare()
+            for judge in panel:
+                judge.ask()
     rows: Rows = []
     for judge in panel:
         verdicts = judge.verdicts()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from hardsoft.store.rows import BATCH, Setting, Store, Value, make_keys
+from hardsoft.store.rows import BATCH, Setting, Store, Value, make_keys, setting_name
 
 KEY_SIZE = 32
 """Bytes of a key."""
@@ -77,7 +77,11 @@ def ask(
     """
     answers = Answers(store, setting, count, question)
     if answers.asked and settle and (settled := settle()) != setting:
-        answers = Answers(store, settled, count, question)
+        setting, answers = settled, Answers(store, settled, count, question)
     if answers.asked:
-        answer(answers.asked, answers.keep)
+        with store.alone(setting_name(setting)) as waited:
+            if waited:
+                answers = Answers(store, setting, count, question)
+            if answers.asked:
+                answer(answers.asked, answers.keep)
     return answers

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from hardsoft.core.errors import InputError
+from hardsoft.core.progress import note
 
 SCHEMA_NUMBER = 2
 """Part of the file's name: an older version of this program never meets a newer file."""
@@ -49,8 +52,9 @@ class SettingSummary:
 
 
 def default_path() -> Path:
-    """The store of this repository, also from a temporary experiment folder, for which DVC sets DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT", "."), ".cache", f"rows-{SCHEMA_NUMBER}.sqlite")
+    """The store, in HARDSOFT_STORE or of this repository (from an experiment's own folder too, for which DVC sets DVC_ROOT)."""
+    folder = os.environ.get("HARDSOFT_STORE") or Path(os.environ.get("DVC_ROOT", "."), ".cache")
+    return Path(folder, f"rows-{SCHEMA_NUMBER}.sqlite")
 
 
 def canonical(value: Any) -> str:
@@ -65,6 +69,11 @@ def make_keys(setting: Setting, questions: Iterable[str]) -> Iterator[bytes]:
         key = common.copy()
         key.update(b"\0" + question.encode("utf-8", "surrogatepass"))
         yield key.digest()
+
+
+def setting_name(setting: Setting) -> str:
+    """A short name of a setting, fit for a file."""
+    return hashlib.sha256(canonical(setting).encode()).hexdigest()[:16]
 
 
 class Store:
@@ -113,6 +122,26 @@ class Store:
             ((number,),) = connection.execute("SELECT id FROM setting WHERE text = ?", (canonical(setting),)).fetchall()
             entries = [(key, number, text, _digest(key, text)) for key, text in texts]
             connection.executemany("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?)", entries)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[bool]:
+        """Do something that no other process with this store does at the same time; gives whether it had to wait for one."""
+        if self._path is None:
+            yield False
+            return
+        lock = FileLock(self._path.parent / "locks" / f"{what}.lock")
+        waited = False
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            note("another run asks for the same rows; this one waits for it, and asks for what is missing then")
+            lock.acquire()
+            waited = True
+        try:
+            yield waited
+        finally:
+            lock.release()
 
     def summary(self) -> list[SettingSummary]:
         """What the store holds, setting by setting, the latest used first."""

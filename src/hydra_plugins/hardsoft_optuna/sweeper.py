@@ -1,0 +1,130 @@
+"""`hydra/sweeper=optuna`: a search by Optuna, asked for the next trials and told their figures.
+
+Knows the `sweep` node of conf/sweep.yaml and that a job returns what is to be as large as possible, not what a job does.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:  # Hydra looks at its plugins at each start, most of which search nothing
+    from optuna import Trial
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass
+class OptunaConfig:
+    """What `hydra/sweeper=optuna` instantiates; its settings are those of `sweep`."""
+
+    _target_: str = "hydra_plugins.hardsoft_optuna.sweeper.OptunaSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig, provider="hardsoft")
+
+
+def distribution(override: Override) -> "BaseDistribution":
+    """The values that an override's sweep may take.
+
+    Raises:
+        ConfigCompositionException: a sweep of another kind.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        log = "log" in value.tags
+        if all(isinstance(one, int) for one in (value.start, value.end)):
+            return IntDistribution(int(value.start or 0), int(value.end or 0), log=log)
+        return FloatDistribution(float(value.start or 0), float(value.end or 0), log=log)
+    if isinstance(value, ChoiceSweep | RangeSweep | Glob):
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+    raise ConfigCompositionException(f"sweep.space: {override.input_line} is no sweep")
+
+
+def written(key: str, value: Any) -> str:
+    """The override that sets a key to a trial's value."""
+    return f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
+
+
+class OptunaSweeper(Sweeper):
+    """Searches the sweeps of the command line and of `sweep.space` for the largest figure, by Optuna's TPE sampler."""
+
+    def __init__(self) -> None:
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+        self.hydra_context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search, and print the best trial. A combination that was tried before is told again, not run again."""
+        import optuna
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        options = self.config.sweep
+        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
+        given = {one.get_key_element() for one in parsed}
+        space = [f"{key}={value}" for key, value in options.space.items() if key not in given]
+        parsed += OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(space)
+        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
+        varied = {one.get_key_element(): distribution(one) for one in parsed if one.is_sweep_override()}
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
+        known: dict[tuple[str, ...], float] = {}
+        while len(study.trials) < options.trials and len(known) < combinations(varied):
+            room = min(options.at_once, options.trials - len(study.trials))
+            asked = [study.ask(varied) for _ in range(room)]
+            found = self.figures([[*fixed, *overrides(trial)] for trial in asked], known)
+            for trial, figure in zip(asked, found, strict=True):
+                if math.isfinite(figure):
+                    study.tell(trial, figure)
+                else:
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if any(math.isfinite(figure) for figure in known.values()):
+            best = max(known, key=lambda one: known[one])
+            print(f"best of {len(known)}: {options.objective} {known[best]:.4f} with {' '.join(best)}", flush=True)
+
+    def figures(self, wanted: Sequence[Sequence[str]], known: dict[tuple[str, ...], float]) -> list[float]:
+        """The figures of some jobs by their overrides; those that are not known yet are run and added."""
+        assert self.launcher is not None
+        missing = list(dict.fromkeys(tuple(one) for one in wanted if tuple(one) not in known))
+        if missing:
+            returned = self.launcher.launch([list(one) for one in missing], initial_job_idx=len(known))
+            known |= {one: float(job.return_value) for one, job in zip(missing, returned, strict=True)}
+        return [known[tuple(one)] for one in wanted]
+
+
+def overrides(trial: "Trial") -> list[str]:
+    """A trial's values as Hydra overrides."""
+    return [written(key, value) for key, value in trial.params.items()]
+
+
+def combinations(varied: dict[str, "BaseDistribution"]) -> float:
+    """How many there are: infinity where an interval is among the sweeps."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    count = 1.0
+    for one in varied.values():
+        if isinstance(one, CategoricalDistribution):
+            count *= len(one.choices)
+        else:
+            count *= one.high - one.low + 1 if isinstance(one, IntDistribution) else math.inf
+    return count
