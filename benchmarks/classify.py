@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.lengths import study_length
 from hardsoft.config.compose import compose
+from hardsoft.config.device import rows_at_once
 from hardsoft.config.schema import Config, LocalEngineConfig, validate
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.files import to_json
@@ -72,7 +73,7 @@ def forced_length_engine(config: Config) -> Engine:
     assert isinstance(config.engine, LocalEngineConfig)
     network, tokenizer = load(config.model, config.quantization, "cpu")
     pack_linears(network)
-    return ForcedLengthEngine(network, tokenizer, config.engine.batch_size)
+    return ForcedLengthEngine(network, tokenizer, rows_at_once(config, "cpu"))
 
 
 class Notebook:
@@ -179,7 +180,7 @@ def main() -> None:
     chats = [read_prompt(reason.prompt).messages(skill) for skill in skills]
     label_chats = [read_prompt(label.prompt).messages(skill) for skill in skills]
     network, tokenizer = load(reason.model, reason.quantization, "cpu")
-    batch_size, limit, cores = reason.engine.batch_size, reason.prompt.max_new_tokens, physical_cores()
+    batch_size, limit, cores = rows_at_once(reason, "cpu"), reason.prompt.max_new_tokens, physical_cores()
     share = max(batch_size, len(skills) // (8 * cores))
     notebook = Notebook(network, tokenizer)
     packed, _ = load(reason.model, reason.quantization, "cpu")

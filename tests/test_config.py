@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from hardsoft.config import device
 from hardsoft.config.compose import compose
-from hardsoft.config.schema import load_config
+from hardsoft.config.schema import load_config, validate
 from hardsoft.core.errors import InputError
 from tests.conftest import ROOT, Repository
 
@@ -168,7 +169,7 @@ def test_a_servers_address() -> None:
 def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
     assert fresh.done("python", "-m", "hardsoft.config", "--check").output == ""
     fresh.write(
-        "params.yaml", fresh.read("params.yaml").replace("seed: 42", "seed: 43").replace("batch_size: 64", "batch_size: 8")
+        "params.yaml", fresh.read("params.yaml").replace("seed: 42", "seed: 43").replace("batch_size: auto", "batch_size: 8")
     )
     run = fresh.run("python", "-m", "hardsoft.config", "--check")
     assert run.code == 1
@@ -201,7 +202,7 @@ def test_no_secret_reaches_a_file_or_git(repository: Repository) -> None:
 def test_no_option_reads_the_environment(option: Path) -> None:
     text = option.read_text(encoding="utf-8")
     assert "oc.env" not in text
-    assert "hydra:" not in text
+    assert ("hydra:" in text) == (option.name == "sweep.yaml")  # a node that only a sweep may have
 
 
 @pytest.mark.external
@@ -212,3 +213,23 @@ def test_the_pinned_commit_of_a_hub_model_is_there(option: Path) -> None:
     model = OmegaConf.load(option)
     if model.source == "hub":
         assert HfApi().model_info(model.name, revision=model.revision).sha == model.revision
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gigabytes", "rows"),
+    [
+        (["model=tiny"], None, 64),
+        (["model=tiny"], 8, 256),
+        (["model=llama_3_1_8b"], 24, 64),
+        (["model=llama_3_1_8b", "quantization=nf4"], 12, 64),
+        (["model=llama_3_1_8b", "quantization=nf4"], 80, 256),
+        (["model=llama_3_1_8b"], 18, 16),
+        (["model=llama_3_1_8b", "engine.batch_size=7"], 80, 7),
+    ],
+)
+def test_a_batch_has_as_many_rows_as_the_card_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, overrides: list[str], gigabytes: int | None, rows: int
+) -> None:
+    monkeypatch.setattr(device, "total_memory", lambda name: (gigabytes or 0) * 10**9)
+    config = validate(OmegaConf.to_container(OmegaConf.create(compose(overrides))), "conf/")
+    assert device.rows_at_once(config, "cuda" if gigabytes else "cpu") == rows

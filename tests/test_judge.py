@@ -32,7 +32,7 @@ from hardsoft.store.key import verdict_setting
 from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds
 from tests.test_server import Handler as FaultHandler
-from tests.test_server import completion
+from tests.test_server import completion, decision
 
 USAGE = {
     "prompt_tokens": 100,
@@ -90,6 +90,9 @@ class Handler(FaultHandler):
                 200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "q", "purpose": "batch"}
             )
         body = json.loads(sent)
+        if self.path == "/v1/decisions":
+            self.bodies.append(body)
+            return self.reply(200, decision(body["input"][-1]["content"]))
         if self.path == "/v1/batches":
             name = f"batch-{len(self.batches)}"
             self.batches[name] = {"file": body["input_file_id"], "endpoint": body["endpoint"], "polls": 0, "fault": self.fault}
@@ -375,6 +378,22 @@ def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[H
     assert {*verdicts.splitlines()} < {*repository.read("data/processed/verdicts.jsonl").splitlines()}
     repository.done("python", "-m", "hardsoft.stages.judge")
     assert len(server[1].bodies) == 4
+
+
+def test_decisions_are_verdicts_whose_rationale_is_the_probabilities(
+    server: tuple[str, type[Handler]], repository: Repository
+) -> None:
+    url, handler = server
+    write_sample(repository, ["Empathy", "V-Ray", "refused"])
+    repository.configure("judge=decisions", f"judge.base_url={url}", "judge.budget_usd=null")
+    repository.done("python", "-m", "hardsoft.stages.judge")
+    rows = {row["skill"]: row for row in map(json.loads, repository.read("data/processed/verdicts.jsonl").splitlines())}
+    assert (rows["Empathy"]["verdict"], rows["Empathy"]["rationale"]) == ("Soft", "Hard 0.20, Soft 0.70, Unknown 0.10")
+    assert rows["refused"]["outcome"] == "refused"
+    assert rows["V-Ray"]["usage"]["input"] == 100
+    assert "rationale" not in json.dumps(handler.bodies[0]["questions"])
+    with pytest.raises(InputError, match=r"judge\.batch=false"):
+        compose(["judge=decisions", "judge.batch=true"])
 
 
 def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[Handler]], repository: Repository) -> None:

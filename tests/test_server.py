@@ -2,10 +2,13 @@
 
 import base64
 import json
+import math
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
@@ -13,15 +16,17 @@ from urllib.parse import quote
 import pytest
 
 from hardsoft.config.preflight import read_key
-from hardsoft.config.schema import ServerEngineConfig
+from hardsoft.config.schema import ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines import openai_client
+from hardsoft.engines.fleet import Fleet
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.openai_client import NO_KEY
 from hardsoft.engines.server import ServerEngine
 from hardsoft.prompting.answers import read_answer
+from hardsoft.stages.classify import check_prompt
 from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds
 from tests.test_engine import model, prompt, some_skills, text
@@ -36,13 +41,22 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def option(base_url: str, **options: Any) -> ServerEngineConfig:
     usual = {"kind": "server", "model": "m", "concurrency": 4, "timeout_s": 1.0, "max_retries": 2, "prefill": True}
-    usual |= {"identity": None, "api_key_env": "HARDSOFT_SERVER_KEY", "max_error_share": 0.0}
+    usual |= {
+        "base_urls": [],
+        "endpoint": "chat",
+        "parameters": {},
+        "identity": None,
+        "api_key_env": "HARDSOFT_SERVER_KEY",
+        "max_error_share": 0.0,
+    }
     return ServerEngineConfig(base_url=base_url, **{**usual, **options})
 
 
 def complete(option: ServerEngineConfig, skills: list[str], name: str = "cot", key: str = NO_KEY) -> list[Completion]:
     completions: dict[int, Completion] = {}
-    ServerEngine(option, 60, key).complete([prompt(name).messages(skill) for skill in skills], completions.update)
+    engines = {url: ServerEngine(option, url, 60, key, name == "label_only") for url in option.addresses()}
+    engine = Fleet(engines) if len(engines) > 1 else next(iter(engines.values()))
+    engine.complete([prompt(name).messages(skill) for skill in skills], completions.update)
     return [completions[row] for row in range(len(skills))]
 
 
@@ -93,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.bodies.append(body)
         self.keys.append(str(self.headers["Authorization"]))
+        if self.path == "/v1/decisions":
+            return self.reply(200, decision(body["input"][-1]["content"]))
         fault, _, times = body["messages"][1]["content"].rpartition("Skill: ")[2].partition(" x")
         self.seen[fault] += 1
         if fault in REPLIES:
@@ -101,6 +117,12 @@ class Handler(BaseHTTPRequestHandler):
             name = "max_tokens" if "max_tokens" in body else "temperature"
             words = f"Unsupported parameter: '{name}' is not supported with this model."
             return self.reply(400, {"error": {"message": words, "param": name, "code": "unsupported_parameter"}})
+        if fault.startswith("tells") and body.get("logprobs"):
+            likely = {" Hard": 0.5, "Hard": 0.1, " Un": 0.2, " un": 0.0, "\n": 0.1} if fault == "tells" else {"\n": 1.0}
+            tokens = [{"token": token, "logprob": math.log(max(share, 1e-9)), "bytes": None} for token, share in likely.items()]
+            reply = completion(" Hard")
+            reply["choices"][0]["logprobs"] = {"content": [{**tokens[0], "top_logprobs": tokens}], "refusal": None}
+            return self.reply(200, reply)
         if fault == "echo":
             sent = str(self.headers["Authorization"]).removeprefix("Bearer ")
             forms = (sent, quote(sent, safe=""), base64.b64encode(sent.encode()).decode())
@@ -153,6 +175,31 @@ def completion(content: Any, finish_reason: str | None = "stop", **message: Any)
     choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content, **message}}
     usage = {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+def decision(question: str) -> dict[str, Any]:
+    """What OpenAI's Decisions endpoint replies, by the skill asked about."""
+    skill = re.findall(r"Skill: (.*)", question)[-1]
+    shares = (
+        {"Hard": 0.2, "Soft": 0.7, "Unknown": 0.1} if skill in ("Empathy", "Tact") else {"Hard": 0.9, "Soft": 0.1, "Unknown": 0.0}
+    )
+    options = [{"value": label, "probability": share} for label, share in shares.items()]
+    answer: dict[str, Any] = {"type": "choice", "choice": max(shares, key=lambda one: shares[one]), "confidence": 0.8}
+    answer |= {"probabilities": options, "name": None}
+    if skill == "refused":
+        answer = {"type": "refusal", "name": None}
+    if skill == "odd":
+        answer = {"type": "score", "score": 1, "confidence": 1.0, "probabilities": []}
+    if skill == "other":
+        answer |= {"choice": "Green"}
+    read = {"cached_tokens": 60, "cache_write_tokens": 0}
+    usage = {
+        "input_tokens": 100,
+        "input_tokens_details": read,
+        "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    return {"answers": [answer], "model": "gpt-6-luna", "usage": {**usage, "total_tokens": 100}}
 
 
 GOOD = " fine\nAnswer: Hard"
@@ -284,6 +331,17 @@ def faulty() -> Iterator[tuple[str, type[Handler]]]:
     http.server_close()
 
 
+@contextmanager
+def another(handler: type[Handler]) -> Iterator[tuple[str, ThreadingHTTPServer]]:
+    """A second server that replies as a first one does."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    http.daemon_threads = True
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/v1", http
+    http.shutdown()
+    http.server_close()
+
+
 @pytest.mark.parametrize("fault", ["busy", "broken", "hung", "half", "no json", "page", "empty"])
 def test_passing_faults_are_waited_out(faulty: tuple[str, type[Handler]], fault: str) -> None:
     begin = time.monotonic()
@@ -318,6 +376,79 @@ def test_a_request_asks_to_go_on_from_the_prefill_greedily(faulty: tuple[str, ty
     assert without["messages"] == prompt("cot").messages("V-Ray")[:-1]
     assert "continue_final_message" not in without
     assert [(body["temperature"], body["max_tokens"], body["model"]) for body in (with_prefill, without)] == [(0, 60, "m")] * 2
+
+
+def test_labels_are_scored_where_the_server_tells_its_first_token(faulty: tuple[str, type[Handler]]) -> None:
+    tells, other, plain, last = complete(
+        option(faulty[0], concurrency=1), ["tells", "tells other", "good", "tells"], "label_only"
+    )
+    assert tells.probabilities == pytest.approx((0.75, 0.0, 0.25), abs=1e-6)
+    assert (tells.text, tells.tokens) == ("Answer: Hard", 1)
+    assert other.probabilities is None  # no label among the likely tokens: completed
+    assert plain.probabilities is None  # this server does not tell, and is not asked for it again
+    assert last.probabilities is None
+    first, *_, final = faulty[1].bodies
+    assert (first["max_tokens"], first["top_logprobs"]) == (1, 20)
+    assert "logprobs" not in final
+
+
+def test_decisions_are_labels_with_probabilities(faulty: tuple[str, type[Handler]]) -> None:
+    decides = option(faulty[0], endpoint="decisions", max_retries=0)
+    soft, hard, refused, odd, other = complete(decides, ["Empathy", "V-Ray", "refused", "odd", "other"], "label_only")
+    assert soft.text == "Answer: Soft"
+    assert soft.probabilities == pytest.approx((0.2, 0.7, 0.1))
+    assert hard.text == "Answer: Hard"
+    assert (refused.finish_reason, refused.probabilities) == ("content_filter", None)
+    assert (odd.finish_reason, other.finish_reason) == ("error", "error")
+    body = faulty[1].bodies[0]
+    assert [message["role"] for message in body["input"]] == ["system", "user"]
+    assert [one["value"] for one in body["questions"][0]["choices"]] == ["Hard", "Soft", "Unknown"]
+    config = load_config().model_copy(update={"engine": decides})
+    with pytest.raises(InputError, match="decisions come without reasons; set prompt=label_only"):
+        check_prompt(config)
+
+
+def test_parameters_are_sent(faulty: tuple[str, type[Handler]]) -> None:
+    complete(option(faulty[0], parameters={"repetition_penalty": 1.0}), ["good"])
+    assert faulty[1].bodies[0]["repetition_penalty"] == 1.0
+    with pytest.raises(ValueError, match="identity must name"):
+        option(faulty[0], base_urls=[faulty[0]])
+
+
+def test_several_servers_share_the_rows_and_a_dead_one_is_left_out(
+    faulty: tuple[str, type[Handler]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = f"http://127.0.0.1:{free_port()}/v1"
+    with another(faulty[1]) as (second, _):
+        both = option(dead, base_urls=[faulty[0], second], identity="two")
+        assert {one.finish_reason for one in complete(both, [f"skill {number}" for number in range(40)])} == {"stop"}
+        three = option(dead, base_urls=[faulty[0], dead, second], identity="three", max_retries=0)
+        assert {one.finish_reason for one in complete(three, [f"more {number}" for number in range(40)])} == {"stop"}
+        assert f"{dead}: APIConnectionError" in capsys.readouterr().err
+        # A row that fails at one is asked again.
+        rows = complete(option(dead, base_urls=[second, faulty[0]], identity="x", max_retries=0), ["good", "busy x1", "other"])
+        assert {one.finish_reason for one in rows} == {"stop"}
+    with pytest.raises(InputError, match=r"APIConnectionError.*; .*APIConnectionError"):
+        complete(option(dead, base_urls=[dead, f"{dead}/"], identity="none", max_retries=0), ["good"])
+
+
+def test_a_server_that_stops_in_the_middle_leaves_its_rows_to_the_others(faulty: tuple[str, type[Handler]]) -> None:
+    with another(faulty[1]) as (dying, http):
+        skills = [f"row {number}" for number in range(30)]
+        stopped = threading.Event()
+
+        def stop() -> None:
+            while faulty[1].seen.total() < 10:
+                time.sleep(0.001)
+            http.shutdown()
+            http.server_close()
+            stopped.set()
+
+        threading.Thread(target=stop, daemon=True).start()
+        both = option(dying, base_urls=[dying, faulty[0]], identity="two", max_retries=0, timeout_s=0.5)
+        rows = complete(both, [*skills, *(f"later {number}" for number in range(400))])
+        assert {one.finish_reason for one in rows} == {"stop"}
+        assert stopped.wait(5)
 
 
 @pytest.mark.parametrize("fault", ["key", "model"])

@@ -14,7 +14,7 @@ import pytest
 
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
-from hardsoft.sweep import check, claim, experiment_name, planned
+from hardsoft.sweep import check, claim, experiment_name, own_device, planned
 from tests.conftest import ROOT, Repository, Run, commit
 from tests.test_judge import Handler, server
 
@@ -134,6 +134,20 @@ def test_two_sweeps_never_have_one_name(fresh: Repository) -> None:
         for name in ("a b", "x..y", "-x", "x/y"):
             with pytest.raises(InputError, match="can name an experiment"):
                 claim(name)
+
+
+def test_jobs_side_by_side_have_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    with contextlib.chdir(tmp_path):
+        with own_device("JoblibLauncher") as first, own_device("JoblibLauncher") as second:
+            assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
+        with own_device("JoblibLauncher") as free:
+            assert free == first
+        with own_device("BasicLauncher") as alone, own_device("SlurmLauncher") as slurm:
+            assert (alone, slurm) == ({}, {})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with own_device("JoblibLauncher") as none:
+        assert none == {}
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository) -> None:

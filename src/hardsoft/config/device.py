@@ -8,12 +8,20 @@ import os
 import psutil
 import pynvml
 
-from hardsoft.config.schema import Config, EngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, EngineConfig, LocalEngineConfig, ServerEngineConfig
 
 ELSEWHERE = "elsewhere"
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ROOM_TO_DEQUANTIZE = 1.4
 """Total memory that dequantising takes, as a multiple of the dequantised weights: those of 4 bits, keys and values, and work."""
+
+ROWS = (256, 128, 64, 32, 16)
+"""What `engine.batch_size: auto` may mean on a GPU."""
+ROWS_ON_A_CPU = 64
+ROW_SHARE = 0.005
+"""Memory that a row takes, keys and values and its part of the work, as a share of the unquantised weights' size."""
+WEIGHT_BYTES = {"nf4": 0.6, "fp4": 0.6, "int8": 1.1}
+"""Bytes of a quantised parameter, with what is not quantised."""
 
 
 def guess_device(engine: EngineConfig) -> str:
@@ -51,6 +59,31 @@ def dequantizes(config: Config, device: str) -> bool:
         return config.quantization.dequantize
     size = config.model.parameters * BYTES[config.model.dtype]
     return total_memory(device) >= ROOM_TO_DEQUANTIZE * size
+
+
+def rows_at_once(config: Config, device: str) -> int:
+    """What `engine.batch_size` says; auto is as many, up to 256, as a GPU's whole memory has room for beside the weights."""
+    assert isinstance(config.engine, LocalEngineConfig)
+    if config.engine.batch_size != "auto":
+        return config.engine.batch_size
+    if device != "cuda":
+        return ROWS_ON_A_CPU
+    size = config.model.parameters * BYTES[config.model.dtype]
+    packed = config.quantization.method != "none" and not dequantizes(config, device)
+    weights = config.model.parameters * WEIGHT_BYTES[config.quantization.method] if packed else size
+    room = 0.9 * total_memory(device) - weights
+    return next((rows for rows in ROWS if rows * ROW_SHARE * size <= room), ROWS[-1])
+
+
+def device_name(device: str) -> str | None:
+    """The GPU's name, or `cpu`; None elsewhere, or where NVIDIA's library cannot tell."""
+    if device != "cuda":
+        return device if device == "cpu" else None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    except pynvml.NVMLError:
+        return None
 
 
 def total_memory(device: str) -> int:

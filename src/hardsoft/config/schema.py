@@ -67,8 +67,11 @@ def _without_password(url: str) -> str:
     return url
 
 
+Address = Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 PositiveShare = Annotated[float, Field(gt=0, le=1, strict=False)]
+Endpoint = Literal["chat", "decisions"]
+"""Of a server: chat completions, or decisions, a typed choice with the probability of each label and no text."""
 VariableName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 RepositoryPath = Annotated[str, AfterValidator(_is_path), AfterValidator(_inside_repository)]
 
@@ -163,8 +166,8 @@ class PromptConfig(Section):
 
 class LocalEngineConfig(Section):
     kind: Literal["local"]
-    batch_size: PositiveInt
-    """Rows that decode at once, in each process."""
+    batch_size: PositiveInt | Literal["auto"]
+    """Rows that decode at once, in each process; auto goes by the device's memory."""
     device: Literal["auto", "cpu", "cuda"]
     processes: PositiveInt | Literal["auto"]
     """On a CPU one thread each, auto being one per physical core; on GPUs one GPU each, auto being all of the machine."""
@@ -174,10 +177,15 @@ class LocalEngineConfig(Section):
 
 class ServerEngineConfig(Section):
     kind: Literal["server"]
-    base_url: Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)]
+    base_url: Address
+    base_urls: list[Address]
+    """Several servers of the same model, instead of base_url; empty for one."""
     model: str
     identity: str | None
     """What tells its completions from those of other servers, whatever its address; null: the model and the address."""
+    endpoint: Endpoint
+    parameters: dict[str, str | int | float | bool]
+    """Further parameters of each request, such as a `repetition_penalty` that the server would set otherwise."""
     api_key_env: VariableName
     """The environment variable that holds its key; a server that wants none needs none."""
     concurrency: PositiveInt
@@ -188,6 +196,16 @@ class ServerEngineConfig(Section):
     """Of the rows, the share that may fail for good; above it the stage fails."""
     prefill: bool
     """Whether the server can go on from `prompt.prefill`; if not, it is left out."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.base_urls and not self.identity:
+            raise ValueError("with base_urls, engine.identity must name what answers at all of them")
+        return self
+
+    def addresses(self) -> list[str]:
+        """Where its servers are."""
+        return list(dict.fromkeys(self.base_urls)) or [self.base_url]
 
 
 EngineConfig = Annotated[LocalEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
@@ -268,13 +286,14 @@ class PricesConfig(Section):
 
 class LLMJudgeConfig(Section):
     kind: Literal["llm"]
-    base_url: Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)] | None
+    base_url: Address | None
     """Null is OpenAI itself, or OPENAI_BASE_URL in the environment."""
     model: str
     identity: str | None
     """What tells its verdicts from those of other judges, whatever its address; null: the model and the address."""
     api_key_env: VariableName
     """The environment variable that holds its key."""
+    endpoint: Endpoint
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None
     """Null leaves it to the model, and is right for models that do not reason."""
     max_completion_tokens: PositiveInt
@@ -299,6 +318,12 @@ class LLMJudgeConfig(Section):
     """Which of the provider's endpoints a batch is for."""
     batch_poll_s: PositiveFloat
     """Seconds between two looks at a batch."""
+
+    @model_validator(mode="after")
+    def _one_by_one(self) -> Self:
+        if self.batch and self.endpoint == "decisions":
+            raise ValueError("batch: decisions are not made in batches; set judge.batch=false")
+        return self
 
     def price(self) -> ModelPrice | None:
         """The model's price, if it is listed and the address is the provider's."""

@@ -6,8 +6,9 @@ fail too, else of that question alone.
 """
 
 import asyncio
+import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ import httpx2
 import openai
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
+from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.secrets import mask
@@ -72,6 +74,8 @@ class Reply:
     usage: Usage
     model: str
     """The model that replied, as the server names it."""
+    first_token: dict[str, float] = field(default_factory=dict)
+    """Log-probabilities of the likeliest first tokens, or of the choices, where they were asked for and the server tells."""
 
 
 @dataclass
@@ -147,6 +151,26 @@ class Server:
                 self.refused.add(refused)
             except ValueError as error:  # the body is no JSON
                 raise MalformedReplyError(f"the reply is no JSON: {error}") from None
+
+    async def decide(self, client: Client, model: str, messages: Any, instructions: str, choices: Sequence[str]) -> Reply:
+        """One decision between choices; its text is the choice, and a refused one has the finish reason `content_filter`.
+
+        Raises:
+            MalformedReplyError, openai.OpenAIError: there is no usable reply.
+        """
+        question: Any = {"type": "choice", "instructions": instructions, "choices": [{"value": one} for one in choices]}
+        try:
+            decision = await client.decisions.create(model=model, input=messages, questions=[question])
+            (answer,), usage = decision.answers, decision.usage
+            read = Usage(usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens)
+            if answer.type == "refusal":
+                return Reply("", "content_filter", read, decision.model)
+            if answer.type != "choice" or answer.choice not in choices:
+                raise MalformedReplyError("the reply is no choice of those given")
+            shares = {str(one.value): math.log(max(one.probability, 1e-9)) for one in answer.probabilities}
+            return Reply(str(answer.choice), "stop", read, decision.model, shares)
+        except (ValueError, TypeError, AttributeError) as error:  # no JSON, or not of this protocol
+            raise MalformedReplyError(f"the reply is no decision: {error}") from None
 
     def body(self, max_tokens: int, **parameters: Any) -> dict[str, Any]:
         """What is sent to ask for a chat completion: parameters that are set and not refused."""
@@ -285,7 +309,7 @@ class Server:
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
         if thought and not text and given not in CUT:
             raise UnusableReplyError("the reply has no content, only reasoning_content")
-        return Reply(text, "length" if given in CUT else "stop", usage, reply.model or "")
+        return Reply(text, "length" if given in CUT else "stop", usage, reply.model or "", _first_token(choice.logprobs))
 
 
 def _usage(usage: CompletionUsage | None) -> Usage:
@@ -298,6 +322,11 @@ def _usage(usage: CompletionUsage | None) -> Usage:
         usage.completion_tokens or 0,
         (written and written.reasoning_tokens) or 0,
     )
+
+
+def _first_token(logprobs: ChoiceLogprobs | None) -> dict[str, float]:
+    told = (logprobs and logprobs.content) or []
+    return {one.token: one.logprob for one in told[0].top_logprobs or []} if told else {}
 
 
 def _text(content: Any) -> str:

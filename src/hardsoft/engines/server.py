@@ -1,28 +1,38 @@
 """Any OpenAI-compatible chat server as an engine: vLLM, SGLang, llama.cpp, Ollama, transformers serve."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hardsoft.config.schema import ServerEngineConfig
-from hardsoft.core.chat import Chat, Completion, opening
+from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
+from hardsoft.core.labels import Label
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.memory import peak_memory_mb
-from hardsoft.engines.openai_client import Client, Server
+from hardsoft.engines.openai_client import BAD_REQUEST, Client, Server
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are asked to go on from the final assistant message; Ollama does so by itself."""
+DECISION = "Which label does the skill get?"
+SCORED = {"logprobs": True, "top_logprobs": 20}
+"""How a server is asked for the likeliest first tokens, as many as OpenAI's protocol allows."""
 
 
 class ServerEngine:
-    """Greedy completions over HTTP; no probabilities."""
+    """Greedy completions over HTTP, or the labels' probabilities where the server tells those of its first token."""
 
-    def __init__(self, option: ServerEngineConfig, max_new_tokens: int, key: str) -> None:
+    def __init__(
+        self, option: ServerEngineConfig, base_url: str, max_new_tokens: int, key: str, score_labels: bool = False
+    ) -> None:
         """
         Args:
+            base_url: the server's address, one of the option's.
             max_new_tokens: the limit of a completion.
             key: see `Server.key`.
+            score_labels: ask for one token and its probabilities; a server that gives none is asked for a completion.
         """
-        self._option, self._max_new_tokens = option, max_new_tokens
-        self._server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries)
+        self._option, self._max_new_tokens, self._score_labels = option, max_new_tokens, score_labels
+        self._server = Server(base_url, key, option.concurrency, option.timeout_s, option.max_retries)
 
     @property
     def peak_memory_mb(self) -> float:
@@ -43,13 +53,53 @@ class ServerEngine:
         )
 
     async def _complete(self, client: Client, chat: Chat) -> Completion:
+        if self._option.endpoint == "decisions":
+            return await self._decide(client, chat)
         start = opening(chat) if self._option.prefill else ""
-        reply = await self._server.chat(
-            client,
-            self._max_new_tokens,
-            model=self._option.model,
-            messages=chat if start or not opening(chat) else chat[:-1],
-            temperature=0,
-            extra_body=CONTINUE if start else None,
-        )
+        question = {
+            "model": self._option.model,
+            "messages": chat if start or not opening(chat) else chat[:-1],
+            "temperature": 0,
+            "extra_body": {**self._option.parameters, **(CONTINUE if start else {})} or None,
+        }
+        if self._score_labels and (probabilities := await self._scores(client, question)):
+            return scored_completion(start, probabilities)
+        reply = await self._server.chat(client, self._max_new_tokens, **question)
         return Completion(start + reply.text, reply.finish_reason, reply.usage.output)
+
+    async def _decide(self, client: Client, chat: Chat) -> Completion:
+        start = opening(chat)
+        asked = chat[:-1] if start else chat
+        reply = await self._server.decide(client, self._option.model, asked, DECISION, list(Label))
+        if probabilities := label_probabilities(reply.first_token):
+            return scored_completion(start, probabilities)
+        return Completion(start + reply.text, reply.finish_reason, reply.usage.output)
+
+    async def _scores(self, client: Client, question: Mapping[str, Any]) -> Probabilities | None:
+        """The probabilities of the labels as the next word; None if none is likely, or the server does not tell."""
+        try:
+            reply = await self._server.chat(client, 1, **question, **SCORED)
+        except BAD_REQUEST:
+            self._score_labels = False
+            return None
+        if reply.finish_reason != "content_filter" and not reply.first_token:
+            self._score_labels = False  # a server that does not tell now never does
+        return label_probabilities(reply.first_token)
+
+
+def label_probabilities(first_token: Mapping[str, float]) -> Probabilities | None:
+    """The probabilities of the labels, by their first letters, normalised over the three; one that is not among the tokens has 0.
+
+    Args:
+        first_token: log-probabilities of the likeliest first tokens.
+
+    Returns:
+        None if no token begins a label.
+    """
+    mass = dict.fromkeys(Label, 0.0)
+    for token, logprob in first_token.items():
+        for label in Label:
+            if token.strip() and label.lower().startswith(token.strip().lower()):
+                mass[label] += math.exp(logprob)
+    total = sum(mass.values())
+    return (mass[Label.HARD] / total, mass[Label.SOFT] / total, mass[Label.UNKNOWN] / total) if total else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from hardsoft.config.device import dequantizes
+from hardsoft.config.device import dequantizes, rows_at_once
 from hardsoft.config.preflight import read_key
 from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, readout_of
 from hardsoft.core.errors import InputError
@@ -34,16 +34,21 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
         InputError: the model cannot be loaded.
     """
     if isinstance(config.engine, ServerEngineConfig):
+        from hardsoft.engines.fleet import Fleet
         from hardsoft.engines.openai_client import NO_KEY
         from hardsoft.engines.server import ServerEngine
 
-        yield ServerEngine(config.engine, config.prompt.max_new_tokens, read_key(config.engine.api_key_env) or NO_KEY)
+        option, prompt, key = config.engine, config.prompt, read_key(config.engine.api_key_env) or NO_KEY
+        servers = {
+            url: ServerEngine(option, url, prompt.max_new_tokens, key, prompt.mode == "label") for url in option.addresses()
+        }
+        yield Fleet(servers) if len(servers) > 1 else next(iter(servers.values()))
         return
     processes = count_processes(config, device, rows)
     if processes == 1:
         yield local_engine(config, device)
         return
-    window = min(WINDOW, max(config.engine.batch_size, math.ceil(rows / (processes * WINDOWS))))
+    window = min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (processes * WINDOWS))))
     devices = [f"cuda:{number}" for number in range(processes)] if device == "cuda" else ["cpu"] * processes
     makers = [partial(local_engine, config, one, window) for one in devices]
     with Pool(makers, window, threads=None if device == "cuda" else max(1, physical_cores() // processes)) as pool:
@@ -73,7 +78,7 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     return LocalEngine(
         network,
         Encoder(tokenizer, config.model.chat_template),
-        config.engine.batch_size,
+        rows_at_once(config, device.partition(":")[0]),
         prompt.max_new_tokens,
         prompt.mode == "label",
         window,
@@ -88,7 +93,7 @@ def count_processes(config: Config, device: str, rows: int) -> int:
         InputError: more processes than GPUs.
     """
     assert isinstance(config.engine, LocalEngineConfig)
-    busy = max(1, math.ceil(rows / config.engine.batch_size))
+    busy = max(1, math.ceil(rows / rows_at_once(config, device)))
     wanted = config.engine.processes
     if device == "cuda":
         import torch

@@ -4,7 +4,9 @@ It is asked for JSON by a schema; at a server that refuses that, for JSON; at on
 no such JSON is read as any answer is.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +18,11 @@ from hardsoft.engines.openai_client import BAD_REQUEST, Client, Reply, Server
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.prompting.answers import read_answer
 
+DECIDES = """\
+You label professional skills found in CVs by the codebook below.
+
+{codebook}"""
+DECISION = "Which label does the codebook give to the skill?"
 INSTRUCTIONS = """\
 You label professional skills found in CVs by the codebook below.
 Give a rationale of one or two sentences first, then the verdict: Hard, Soft or Unknown.
@@ -51,7 +58,7 @@ class LLMJudge:
             key: see `Server.key`.
         """
         self._option = option
-        self._instructions = INSTRUCTIONS.format(codebook=codebook)
+        self._instructions = (DECIDES if option.endpoint == "decisions" else INSTRUCTIONS).format(codebook=codebook)
         self._format = 0
         refused = {"max_tokens", "temperature"} if option.base_url is None else {"temperature"}
         self.server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries, refused)
@@ -86,7 +93,17 @@ class LLMJudge:
             "reasoning_effort": self._option.reasoning_effort,
         }
 
+    async def _decide(self, client: Client, chat: Chat) -> Reply:
+        """A decision as the reply of a judge whose rationale is the probabilities."""
+        reply = await self.server.decide(client, self._option.model, chat, DECISION, list(Label))
+        if reply.finish_reason != "stop":
+            return reply
+        shares = ", ".join(f"{label} {math.exp(logprob):.2f}" for label, logprob in reply.first_token.items())
+        return replace(reply, text=Answer(rationale=shares, verdict=Label(reply.text).value).model_dump_json(), first_token={})
+
     async def _reply(self, client: Client, chat: Chat) -> Reply:
+        if self._option.endpoint == "decisions":
+            return await self._decide(client, chat)
         while True:
             wanted = self._format
             try:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hardsoft.config.device import find_device, guess_device
+from hardsoft.config.device import device_name, find_device, guess_device, rows_at_once
 from hardsoft.config.preflight import check_classify
-from hardsoft.config.schema import Config, load_config
+from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share
 from hardsoft.core.files import to_json, to_jsonl, writing
@@ -42,6 +42,8 @@ class Completions:
     """Of computing, loading excluded."""
     peak_memory_mb: float | None
     """Megabytes of the engine; None if there was nothing to compute."""
+    device: str | None
+    """What computed it, `cpu` or `cuda`; a server is `elsewhere`."""
 
     def read(self, rows: range) -> Iterator[Completion]:
         """The completions of rows, from the store one after another."""
@@ -56,10 +58,10 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
         InputError: the engine cannot start or go on; what was stored by then stays.
     """
     errors: dict[int, Completion] = {}
-    tokens, seconds, memory = 0, 0.0, None
+    tokens, seconds, memory, device = 0, 0.0, None, None
 
     def answer(rows: Sequence[int], keep: OnValues) -> None:
-        nonlocal seconds, memory
+        nonlocal seconds, memory, device
         check_classify(config)
         device = find_device(config.engine)
         with open_engine(config, device, len(rows)) as engine, Progress("classify", len(rows), "skills") as progress:
@@ -83,7 +85,7 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
         answer,
         settle=lambda: completion_setting(config, find_device(config.engine)),
     )
-    return Completions(answers, errors, tokens, seconds, memory)
+    return Completions(answers, errors, tokens, seconds, memory, device)
 
 
 def _from_value(value: dict[str, Any]) -> Completion:
@@ -92,7 +94,9 @@ def _from_value(value: dict[str, Any]) -> Completion:
 
 
 def check_prompt(config: Config) -> None:
-    """Raise InputError if the labels that `mode: label` scores would not be read as answers."""
+    """Raise InputError if the labels that `mode: label` scores would not be read as answers, or reasons are asked for in vain."""
+    if isinstance(config.engine, ServerEngineConfig) and config.engine.endpoint == "decisions" and config.prompt.mode != "label":
+        raise InputError("engine.endpoint: decisions come without reasons; set prompt=label_only")
     texts = [answer_text(config.prompt.prefill, label) for label in Label]
     if config.prompt.mode == "label" and [read_answer(text, "stop").label for text in texts] != list(Label):
         raise InputError(f'prompt.prefill {config.prompt.prefill!r}: in mode label it must be empty or end in "Answer:"')
@@ -111,13 +115,15 @@ def calibrate(completion: Completion, leaning: Sequence[Probabilities], prefill:
     return scored_completion(prefill, contextual_calibration(completion.probabilities, leaning))
 
 
-def throughput(completed: Completions, skills: int) -> dict[str, Any]:
+def throughput(config: Config, completed: Completions, skills: int) -> dict[str, Any]:
     """How much was computed now, and how fast; the rates are null if every row was stored.
 
     The first so many rows are skills; content-free inputs may follow them.
     """
     asked = completed.answers.asked
     seconds = completed.seconds if asked else None
+    device = completed.device
+    local = device if isinstance(config.engine, LocalEngineConfig) else None
     return {
         "skills": skills,
         "stored": skills - sum(row < skills for row in asked),
@@ -126,6 +132,8 @@ def throughput(completed: Completions, skills: int) -> dict[str, Any]:
         "skills_per_second": seconds and round(len(asked) / seconds, 2),
         "tokens_per_second": seconds and round(completed.tokens / seconds, 2),
         "peak_memory_mb": completed.peak_memory_mb and round(completed.peak_memory_mb),
+        "device": device and device_name(device),
+        "batch_size": local and rows_at_once(config, local),
     }
 
 
@@ -159,7 +167,7 @@ def main() -> None:
             completions.write(to_jsonl([row]))
             values = [f"{value:.4f}" for value in one.probabilities] if one.probabilities else ["", "", ""]
             table.writerow([skill, *values])
-        metrics.write(to_json(throughput(completed, len(skills))))
+        metrics.write(to_json(throughput(config, completed, len(skills))))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from hardsoft.config.device import dequantizes
+from hardsoft.config.device import dequantizes, rows_at_once
 from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig, readout_of
 from hardsoft.core.errors import InputError
 from hardsoft.store.rows import Setting
@@ -31,7 +31,10 @@ def completion_setting(config: Config, device: str) -> Setting:
         named = {"identity": config.engine.identity}
         unnamed = {"base_url": config.engine.base_url, "model": config.engine.model}
         server = named if config.engine.identity else unnamed
-        return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill}}
+        more: Setting = {"parameters": config.engine.parameters} if config.engine.parameters else {}
+        more |= {"scored": True} if config.prompt.mode == "label" else {}
+        more |= {"endpoint": config.engine.endpoint} if config.engine.endpoint != "chat" else {}
+        return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill, **more}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
     libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
     scored = {"readout": file_hash(Path(readout))} if (readout := readout_of(config)) else {}
@@ -43,7 +46,7 @@ def completion_setting(config: Config, device: str) -> Setting:
         "dtype": config.model.dtype,
         "quantization": {**config.quantization.model_dump(), "dequantize": dequantizes(config, device)},
         "device": device,
-        "batch_size": None if exact else config.engine.batch_size,
+        "batch_size": None if exact else rows_at_once(config, device),
         "generation": generation,
         "libraries": {name: version(name) for name in libraries},
     }
@@ -58,6 +61,7 @@ def verdict_setting(judge: LLMJudgeConfig) -> Setting:
         "judge": {"identity": judge.identity} if judge.identity else {"base_url": address, "model": judge.model},
         "reasoning_effort": judge.reasoning_effort,
         "max_completion_tokens": judge.max_completion_tokens,
+        **({"endpoint": judge.endpoint} if judge.endpoint != "chat" else {}),
     }
 
 

@@ -1,0 +1,124 @@
+"""Several servers of one model as one engine: a question goes to whichever has room, and a server that dies is left out."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from queue import Queue
+
+from hardsoft.core.chat import Chat, Completion
+from hardsoft.core.errors import InputError
+from hardsoft.core.progress import note
+from hardsoft.engines.base import Engine, OnResults
+from hardsoft.engines.memory import peak_memory_mb
+
+Question = tuple[int, Chat]
+"""A row and its chat."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A server has completed a chat."""
+
+    question: Question
+    completion: Completion
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A server has nothing more to do, or can do no more."""
+
+    name: str
+    fault: BaseException | None
+    held: list[Question]
+    """Questions that it took and did not answer."""
+
+
+class Shared:
+    """Questions that several threads take from."""
+
+    def __init__(self, questions: Iterator[Question]) -> None:
+        self._questions, self._lock = questions, threading.Lock()
+
+    def take(self) -> Question | None:
+        with self._lock:
+            return next(self._questions, None)
+
+
+class Fleet:
+    """Engines that answer alike, each in a thread of its own."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        """
+        Args:
+            engines: by the name that messages call them.
+        """
+        self._living = dict(engines)
+        self._faults: list[str] = []
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Megabytes of this process; the servers' own memory is not seen from here."""
+        return peak_memory_mb()
+
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
+        """Complete every chat. A row that fails at one server is asked once more; then it is an error.
+
+        Raises:
+            InputError: no server is left.
+        """
+        waiting: Iterator[Question] = enumerate(chats)
+        failed: set[int] = set()
+        while again := self._ask(Shared(waiting), on_results, failed):
+            waiting = iter(again)
+
+    def _ask(self, waiting: Shared, on_results: OnResults, failed: set[int]) -> list[Question]:
+        """Ask what is waiting of all servers; returns what has to be asked again."""
+        events: Queue[Answered | Ended] = Queue()
+        for name, engine in self._living.items():
+            threading.Thread(target=_work, args=(name, engine, waiting, events), daemon=True).start()
+        running, again = len(self._living), list[Question]()
+        while running:
+            event = events.get()
+            if isinstance(event, Answered):
+                row = event.question[0]
+                if event.completion.finish_reason == "error" and row not in failed:
+                    failed.add(row)
+                    again.append(event.question)
+                else:
+                    on_results([(row, event.completion)])
+                continue
+            running -= 1
+            again += event.held
+            if isinstance(event.fault, InputError):
+                self._faults.append(str(event.fault))
+                del self._living[event.name]
+                if not self._living:
+                    raise InputError("; ".join(self._faults))
+                note(f"{event.fault}; it is left out, and its rows go to the others")
+            elif event.fault:
+                raise event.fault
+        return again
+
+
+def _work(name: str, engine: Engine, waiting: Shared, events: "Queue[Answered | Ended]") -> None:
+    """Let a server answer as long as there is something waiting."""
+    held: dict[int, Question] = {}
+
+    def pull() -> Iterator[Chat]:
+        for place in count():
+            if (question := waiting.take()) is None:
+                return
+            held[place] = question
+            yield question[1]
+
+    def put(results: list[tuple[int, Completion]]) -> None:
+        for place, completion in results:
+            events.put(Answered(held.pop(place), completion))
+
+    fault: BaseException | None = None
+    try:
+        engine.complete(pull(), put)
+    except BaseException as error:
+        fault = error
+    events.put(Ended(name, fault, list(held.values())))
