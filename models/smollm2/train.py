@@ -32,8 +32,8 @@ from models.smollm2.split import LEXICON, VALIDATION, Entry, read_entries
 from models.smollm2.targets import LEAD, Target, check_tokens, opening_ids, read_families, target
 
 FOLDER = Path("models/smollm2")
-SEED = 7
-STEPS = 240
+SEED = 8
+STEPS = 320
 NAMES = 32
 MIX = {Label.HARD: 18, Label.SOFT: 8, Label.UNKNOWN: 6}
 PROMPT_SHARES = {"cot": 0.50, "label_only": 0.17, "study": 0.12, "zero_shot": 0.11, "codebook": 0.10}
