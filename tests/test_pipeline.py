@@ -110,6 +110,7 @@ def test_an_experiment_with_another_prompt_runs_classify_and_what_follows(reposi
     assert "zero-shot" in repository.done("dvc", "exp", "show", "--csv").output
 
 
+@pytest.mark.slow
 def test_experiments_with_another_sample_or_confidence_run_no_earlier_stage(repository: Repository) -> None:
     sample = repository.done("dvc", "exp", "run", "-S", "sample.per_label=2")
     assert sample.ran == ["sample", "judge", "metrics", "report"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import ROOT
@@ -13,6 +14,7 @@ EVERY = 120
 """Of the lexicon's names, one in so many: evaluating all takes a minute, untrained models never ending by themselves."""
 
 
+@pytest.mark.slow
 def test_two_steps_of_training_leave_a_checkpoint_and_its_evaluation(tmp_path: Path) -> None:
     for folder in ("conf", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)

@@ -197,7 +197,7 @@ def planned(arguments: Sequence[str]) -> list[list[str]]:
                 ]
                 plans = [fixed, *([*fixed, choice] for choice in choices)]
     except HydraException as error:
-        raise InputError(f"overrides that Hydra does not understand: {str(error).partition(chr(10))[0]}") from None
+        raise InputError(f"overrides that Hydra does not understand: {str(error).partition(chr(10) + 'See ')[0]}") from None
     if not plans:
         raise InputError("nothing to run: an override has no values")
     return plans

@@ -100,7 +100,7 @@ class OptunaSweeper(Sweeper):
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
         if any(math.isfinite(figure) for figure in known.values()):
             best = max(known, key=lambda one: known[one])
-            print(f"best of {len(known)}: {options.objective} {known[best]:.4f} with {' '.join(best)}", flush=True)
+            print(f"best of {len(known)}: {options.objective} {known[best]:.4f} with {' '.join(best[len(fixed) :])}", flush=True)
 
     def figures(self, wanted: Sequence[Sequence[str]], known: dict[tuple[str, ...], float]) -> list[float]:
         """The figures of some jobs by their overrides; those that are not known yet are run and added."""
