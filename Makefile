@@ -49,7 +49,7 @@ params: $(VENV)/.installed ## compose conf/ into params.yaml
 tiny-model: $(VENV)/.installed ## train the tiny checkpoint from its lexicon
 	PYTHONPATH=src python models/tiny/train.py
 
-smollm2-adapter: $(VENV)/.installed-dev ## train the adapter and the read-out of smollm2, and measure them (1.5 hours)
+smollm2-adapter: $(VENV)/.installed-dev ## train the adapter and the read-out of smollm2, and measure them (2 hours)
 	dvc repro models/smollm2/dvc.yaml:base
 	PYTHONPATH=src python -m models.smollm2.train
 	dvc repro models/smollm2/dvc.yaml:checkpoint

@@ -15,7 +15,7 @@ import pytest
 
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
-from hardsoft.sweep import check, claim, experiment_name, own_device, planned
+from hardsoft.sweep import check, claim, experiment_name, own_device, planned, stop
 from tests.conftest import ROOT, Repository, Run, commit
 from tests.test_judge import Handler, server
 
@@ -161,6 +161,21 @@ def test_jobs_side_by_side_have_a_gpu_each(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with own_device("JoblibLauncher") as none:
         assert none == {}
+
+
+def test_experiments_on_other_nodes_keep_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.chdir(tmp_path):
+        theirs, process = Path(".dvc/tmp/exps/standalone/tmp1"), Path("sweep/0/process")
+        for path in (theirs, process.parent):
+            path.mkdir(parents=True)
+        process.write_text("another-node 1", encoding="utf-8")
+        stop(Path("sweep"))
+        assert theirs.exists()
+        assert process.exists()
+        assert "scancel" in capsys.readouterr().err
+        process.unlink()
+        stop(Path("sweep"))
+        assert not theirs.exists()
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository) -> None:

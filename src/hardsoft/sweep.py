@@ -193,7 +193,10 @@ def planned(arguments: Sequence[str]) -> list[list[str]]:
                 meant += parser.parse_overrides([f"{key}={value}" for key, value in space.items() if key not in given])
                 fixed = [str(one.input_line) for one in meant if not one.is_sweep_override()]
                 choices = [
-                    f"{one.get_key_element()}={value}" for one in meant if one.is_discrete_sweep() for value in values(one)
+                    f"{one.get_key_element()}={value}"
+                    for one in meant
+                    if one.is_discrete_sweep()
+                    for value in one.sweep_string_iterator()
                 ]
                 plans = [fixed, *([*fixed, choice] for choice in choices)]
     except HydraException as error:
@@ -201,11 +204,6 @@ def planned(arguments: Sequence[str]) -> list[list[str]]:
     if not plans:
         raise InputError("nothing to run: an override has no values")
     return plans
-
-
-def values(override: Override) -> list[str]:
-    """The values of a discrete sweep, as overrides write them."""
-    return [str(one) for one in override.sweep_string_iterator()]
 
 
 def claim(given: str | None) -> str:
@@ -236,17 +234,22 @@ def claim(given: str | None) -> str:
 def stop(folder: Path) -> None:
     """Begin no further experiment, interrupt those that run on this machine, and wait until they are gone."""
     (folder / STOPPED).touch()
-    running = []
+    running, elsewhere = [], False
     for path in folder.glob(f"*/{PROCESS}"):
         with suppress(ValueError, OSError, psutil.NoSuchProcess):
             node, pid = path.read_text(encoding="utf-8").split()
-            if node == platform.node():
-                running.append(psutil.Process(int(pid)))
-                os.killpg(int(pid), signal.SIGINT)
+            if node != platform.node():
+                elsewhere = True
+                continue
+            running.append(psutil.Process(int(pid)))
+            os.killpg(int(pid), signal.SIGINT)
     _, alive = psutil.wait_procs(running, timeout=PATIENCE)
     for process in alive:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+    if elsewhere:
+        note("experiments on other nodes go on, since only their scheduler can stop them (scancel)")
+        return
     for path in folder.glob(f"*/{PROCESS}"):
         path.unlink(missing_ok=True)
     # DVC leaves the folder of an experiment that is interrupted while it is being set up.
