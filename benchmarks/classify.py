@@ -49,7 +49,8 @@ class ForcedLengthEngine:
         self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
-        from hardsoft.engines.local.decode import Generated, decode
+        from hardsoft.engines.local.decode import decode
+        from hardsoft.engines.local.generated import Generated
         from hardsoft.engines.local.tokens import Encoder
 
         some = list(chats)

@@ -29,7 +29,8 @@ from benchmarks.lengths import SHARES, TOKENS
 from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
 from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.files import to_json
-from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.decode import decode
+from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import bitsandbytes_config
 from hardsoft.engines.local.score import score
 from hardsoft.engines.memory import peak_memory_mb

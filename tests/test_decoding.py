@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -19,15 +19,20 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from hardsoft.engines.local.decode import Generated, Stop, decode
+from hardsoft.engines.local.decode import decode
+from hardsoft.engines.local.generated import Generated, Stop
 from hardsoft.engines.local.lookahead import Lookahead, common_prefix
 from hardsoft.engines.local.packing import PackedLinear, pack_linears
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
+from hardsoft.engines.local.static import decode_statically
+from hardsoft.engines.local.transfer import mapped_ahead
 
 VOCABULARY = 97
 LIMIT = 12
 Prompts = list[list[int]]
+WAYS: dict[str, Any] = {"plain steps": partial(decode, drafting=False), "drafts": decode, "static": decode_statically}
+each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 @cache
@@ -74,8 +79,8 @@ def never(row: Generated) -> bool:
     return False
 
 
-def run(network: Any, prompts: Prompts, slots: int, stop: Stop = at_eos, **options: Any) -> list[Generated]:
-    finished = [one for some in decode(network, enumerate(prompts), slots, LIMIT, stop, **options) for one in some]
+def run(network: Any, prompts: Prompts, slots: int, stop: Stop = at_eos, way: Any = decode, **options: Any) -> list[Generated]:
+    finished = [one for some in way(network, enumerate(prompts), slots, LIMIT, stop, **options) for one in some]
     rows = {one.row: one for one in finished}
     assert len(rows) == len(finished), "a row was finished twice"
     return [rows[row] for row in range(len(prompts))]
@@ -90,13 +95,13 @@ def whole_set(heads: int, kv_heads: int) -> tuple[Prompts, Prompts]:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize("drafting", [False, True])
-def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: bool, drafting: bool) -> None:
+@each_way
+def test_tokens_are_those_of_plain_generate(heads: int, kv_heads: int, packed: bool, way: Any) -> None:
     prompts, expected = whole_set(heads, kv_heads)
     assert any(len(tokens) < LIMIT for tokens in expected), "no row ends early: the test says less than it should"
     for part in (prompts[:-1], prompts):
         for slots in (1, 7, 200):
-            rows = run(llama(heads, kv_heads, packed), part, slots, drafting=drafting)
+            rows = run(llama(heads, kv_heads, packed), part, slots, way=way)
             assert [row.tokens for row in rows] == expected[: len(part)]
             assert [row.stopped for row in rows] == [tokens[-1] == 2 for tokens in expected[: len(part)]]
 
@@ -113,10 +118,12 @@ def test_ragged_prompts_of_every_kind(kinds: list[tuple[int, int, int, int]], sl
     """Sets of prompts one after another, each with a prefix of its own, that windows cut anywhere."""
     network, prompts = llama(4, 2), [prompt for kind in kinds for prompt in make_prompts(*kind)]
     expected = [generated_alone(network, prompt) for prompt in prompts]
-    assert [row.tokens for row in run(network, prompts, slots, window=window)] == expected
+    for way in (decode, decode_statically):
+        assert [row.tokens for row in run(network, prompts, slots, way=way, window=window)] == expected
 
 
-def test_rows_are_taken_as_there_is_room_and_slots_never_run_empty() -> None:
+@pytest.mark.parametrize("way", ["plain steps", "static"])
+def test_rows_are_taken_as_there_is_room_and_slots_never_run_empty(way: str) -> None:
     """At most a window is held beside the rows in slots, and the end of a window drains nothing."""
     network, prompts = llama(4, 2), make_prompts(11, 200, 20, 6)
     pulled = done = passes = 0
@@ -132,13 +139,16 @@ def test_rows_are_taken_as_there_is_room_and_slots_never_run_empty() -> None:
         passes += 1
 
     hook = network.register_forward_pre_hook(count)
-    for finished in decode(network, rows(), 8, LIMIT, never, window=20, drafting=False):
+    for finished in WAYS[way](network, rows(), 8, LIMIT, never, window=20):
         done += len(finished)
         assert pulled - done <= 8 + 20
     hook.remove()
     assert done == 200
     rounds = 200 / 8
-    assert passes <= rounds * LIMIT + 2, "a prefill and the steps of full slots, but for the prefix and the last round"
+    late = rounds if way == "static" else 0
+    assert passes <= rounds * LIMIT + 2 + late, (
+        "a prefill and the steps of full slots, but for the prefix, the last round and late stops"
+    )
 
 
 def test_rows_far_longer_than_the_rest_decode_in_a_pass_of_their_own() -> None:
@@ -156,7 +166,9 @@ def test_rows_far_longer_than_the_rest_decode_in_a_pass_of_their_own() -> None:
     hook = network.register_forward_pre_hook(note_width, with_kwargs=True)
     run(network, prompts, 8, never, window=20, drafting=False)
     hook.remove()
-    assert [row.tokens for row in run(network, prompts, 8, window=20)] == [generated_alone(network, prompt) for prompt in prompts]
+    expected = [generated_alone(network, prompt) for prompt in prompts]
+    for way in (decode, decode_statically):
+        assert [row.tokens for row in run(network, prompts, 8, way=way, window=20)] == expected
     assert max(widths["long"]) == 2, "no other row was beside the two long ones"
     assert max(widths["short"]) == 8
 
@@ -186,24 +198,26 @@ def test_a_row_that_begins_otherwise_waits_until_no_slot_is_live() -> None:
     assert [row.tokens for row in run(network, prompts, 4, window=10)] == [generated_alone(network, one) for one in prompts]
 
 
-def test_rows_that_stop_at_once_and_rows_that_never_do() -> None:
+@each_way
+def test_rows_that_stop_at_once_and_rows_that_never_do(way: Any) -> None:
     network, prompts = llama(4, 2), make_prompts(3, 30, 10, 5)
-    endless = run(network, prompts, 8, never)
+    endless = run(network, prompts, 8, never, way)
     assert all(len(row.tokens) == LIMIT and not row.stopped for row in endless)
-    mixed = run(network, prompts, 8, lambda row: row.row % 3 == 0 or len(row.tokens) == row.row)
+    mixed = run(network, prompts, 8, lambda row: row.row % 3 == 0 or len(row.tokens) == row.row, way)
     for row, whole in zip(mixed, endless, strict=True):
         length = 1 if row.row % 3 == 0 else min(row.row, LIMIT)
         assert row.tokens == whole.tokens[:length]
         assert row.stopped == (row.row % 3 == 0 or row.row <= LIMIT)
 
 
-def test_one_prompt_equal_prompts_and_none() -> None:
+@each_way
+def test_one_prompt_equal_prompts_and_none(way: Any) -> None:
     network, (prompt,) = llama(4, 4), make_prompts(4, 1, 8, 3)
     expected = generated_alone(network, prompt)
-    assert [row.tokens for row in run(network, [prompt], 64)] == [expected]
-    assert [row.tokens for row in run(network, [prompt] * 9, 4)] == [expected] * 9
-    assert [row.tokens for row in run(network, [[7]], 4)] == [generated_alone(network, [7])]
-    assert run(network, [], 4) == []
+    assert [row.tokens for row in run(network, [prompt], 64, way=way)] == [expected]
+    assert [row.tokens for row in run(network, [prompt] * 9, 4, way=way)] == [expected] * 9
+    assert [row.tokens for row in run(network, [[7]], 4, way=way)] == [generated_alone(network, [7])]
+    assert run(network, [], 4, way=way) == []
 
 
 def test_drafts_are_taken_and_save_steps() -> None:
@@ -218,10 +232,11 @@ def test_drafts_are_taken_and_save_steps() -> None:
     assert len(steps) < 0.7 * plain_steps
 
 
-def test_logits_of_watched_tokens_are_recorded_where_one_is_generated() -> None:
+@each_way
+def test_logits_of_watched_tokens_are_recorded_where_one_is_generated(way: Any) -> None:
     network, prompts = llama(4, 2), make_prompts(6, 20, 12, 4)
     watch = sorted({token for prompt in prompts for token in generated_alone(network, prompt)})[:5]
-    for row, prompt in zip(run(network, prompts, 6, watch=watch), prompts, strict=True):
+    for row, prompt in zip(run(network, prompts, 6, way=way, watch=watch), prompts, strict=True):
         assert [place for place, _ in row.watched] == [place for place, token in enumerate(row.tokens) if token in watch]
         for place, logits in row.watched:
             with torch.inference_mode():
@@ -242,10 +257,30 @@ def test_scores_are_those_of_whole_prompts(window: int) -> None:
     assert list(score(llama(4, 4), [], 8, candidates)) == []
 
 
-def test_the_network_is_as_it_was_afterwards() -> None:
+def test_scoring_computes_the_logits_of_the_candidates_alone() -> None:
+    network, widths = llama(4, 4), []
+    hook = network.register_forward_hook(lambda _module, _inputs, output: widths.append(output.logits.shape[-1]))
+    whole = network.get_output_embeddings()
+    for _ in score(network, enumerate(make_prompts(7, 9, 20, 9)), 4, [10, 20, 30]):
+        pass
+    hook.remove()
+    assert set(widths) == {3}
+    assert network.get_output_embeddings() is whole
+
+
+def test_windows_are_encoded_ahead_in_order_and_faults_arrive() -> None:
+    results = mapped_ahead(lambda number: 10 // number, [5, 2, 1, 0, 7])
+    assert [next(results), next(results), next(results)] == [2, 5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(mapped_ahead(str, [])) == []
+
+
+@each_way
+def test_the_network_is_as_it_was_afterwards(way: Any) -> None:
     network, prompts = llama(4, 2), make_prompts(8, 5, 10, 3)
     before = network.config._attn_implementation
-    for _ in decode(network, enumerate(prompts), 2, LIMIT, at_eos):
+    for _ in way(network, enumerate(prompts), 2, LIMIT, at_eos):
         break  # the caller may also stop half-way
     assert network.config._attn_implementation == before
 
@@ -275,11 +310,12 @@ def test_a_sliding_window_is_refused_only_when_it_would_matter() -> None:
     assert all(abs(sum(probabilities[row]) - 1) < 1e-6 for row in range(10))
 
 
-def test_another_architecture() -> None:
+@each_way
+def test_another_architecture(way: Any) -> None:
     torch.manual_seed(0)
     network = GPT2LMHeadModel(small(GPT2Config, n_embd=64, n_layer=2, n_head=4)).eval()
     prompts = make_prompts(10, 20, 15, 6)
-    assert [row.tokens for row in run(network, prompts, 6)] == [generated_alone(network, prompt) for prompt in prompts]
+    assert [row.tokens for row in run(network, prompts, 6, way=way)] == [generated_alone(network, prompt) for prompt in prompts]
 
 
 def test_the_common_prefix_leaves_a_token_of_each_prompt() -> None:

@@ -17,8 +17,8 @@ from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
 from hardsoft.core.names import name_key
-from hardsoft.engines.local.decode import Generated
 from hardsoft.engines.local.engine import LocalEngine
+from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.packing import pack_linears
 from hardsoft.engines.local.plain import decode_plainly

@@ -66,6 +66,10 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     from hardsoft.engines.local.readout import check_fits, end_in
     from hardsoft.engines.local.tokens import Encoder
 
+    if device.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(device)
     quantization = config.quantization.model_copy(update={"dequantize": dequantizes(config, device.partition(":")[0])})
     network, tokenizer = load(config.model, quantization, device)
     if path := readout_of(config):
@@ -73,8 +77,9 @@ def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
         probe = prompt_hash(read_prompt(config.prompt).messages(NO_SKILL))
         check_fits(readout, path, network, weights_identity(config.model), probe)
         end_in(network, readout)
-    pack_linears(network)
     prompt = config.prompt
+    # Scoring takes three rows of the output layer, which packed weights cannot give.
+    pack_linears(network, but=network.get_output_embeddings() if prompt.mode == "label" else None)
     return LocalEngine(
         network,
         Encoder(tokenizer, config.model.chat_template),

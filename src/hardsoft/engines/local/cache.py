@@ -30,7 +30,8 @@ class Slots:
     def __init__(self, like: KeyValues) -> None:
         """No slot yet; `like` tells the number of layers, heads and dimensions."""
         self.layers = [(key[:, :0, :0].clone(), value[:, :0, :0].clone()) for key, value in like.layers]
-        self._width = 0
+        self.width = 0
+        """Tokens that each slot has room for."""
         self.lengths = torch.zeros(0, dtype=torch.long, device=like.layers[0][0].device)
         """How many own tokens each slot holds."""
         self.last = torch.zeros_like(self.lengths)
@@ -38,35 +39,39 @@ class Slots:
 
     def make_room(self, count: int, width: int) -> None:
         """At least so many slots of at least so many tokens; what there is stays."""
-        missing, width = max(0, count - len(self.lengths)), max(width, self._width)
-        if not missing and width == self._width:
+        missing, width = max(0, count - len(self.lengths)), max(width, self.width)
+        if not missing and width == self.width:
             return
 
         def larger(tensor: Tensor) -> Tensor:
             heads, slots, _, dim = tensor.shape
             new = tensor.new_zeros(heads, slots + missing, width, dim)
-            new[:, :slots, : self._width] = tensor
+            new[:, :slots, : self.width] = tensor
             return new
 
         for place, (keys, values) in enumerate(self.layers):
             self.layers[place] = larger(keys), larger(values)
-        self._width = width
+        self.width = width
         self.lengths, self.last = (torch.cat([one, one.new_zeros(missing)]) for one in (self.lengths, self.last))
 
-    def enter(self, slots: list[int], filled: KeyValues, lengths: list[int], tokens: Tensor) -> None:
-        """Put prefilled rows, and the token that each has generated, into slots."""
-        where = torch.tensor(slots, device=self.lengths.device)
+    def enter(self, slots: Tensor, filled: KeyValues, lengths: Tensor, tokens: Tensor) -> None:
+        """Put prefilled rows [rows], their own lengths and the token that each has generated, into slots."""
         for (keys, values), (key, value) in zip(self.layers, filled.layers, strict=True):
-            keys[:, where, : filled.length] = key
-            values[:, where, : filled.length] = value
-        self.lengths[where] = torch.tensor(lengths, device=self.lengths.device)
-        self.last[where] = tokens
+            keys[:, slots, : filled.length] = key
+            values[:, slots, : filled.length] = value
+        self.lengths[slots] = lengths
+        self.last[slots] = tokens
 
     def advance(self, counts: list[int], tokens: list[int]) -> None:
         """Each slot has so many more tokens, the newest of which is given."""
         device = self.lengths.device
         self.lengths = self.lengths + torch.tensor(counts, device=device)
         self.last = torch.tensor(tokens, device=device)
+
+    def advance_by_one(self, tokens: Tensor) -> None:
+        """Each slot has one more token, in place, so that a graph may do it; one that is full stays so."""
+        self.lengths.add_(1).clamp_(max=self.width - 1)
+        self.last.copy_(tokens)
 
     def keep(self, slots: list[int]) -> None:
         """Drop every other slot."""
@@ -78,7 +83,7 @@ class Slots:
         """Prepare for tokens at positions [slots, new]; returns which of `longest` places each sees, [slots, new, longest]."""
         device = positions.device
         self._seen = longest
-        self._places = (torch.arange(len(positions), device=device)[:, None] * self._width + positions).flatten()
+        self._places = (torch.arange(len(positions), device=device)[:, None] * self.width + positions).flatten()
         return torch.arange(longest, device=device) <= positions[:, :, None]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,7 @@ its slot. Several tokens a step are guessed and checked, where guesses have been
 Knows token ids and nothing of text, labels or skills.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median_low
 
 import torch
@@ -19,28 +18,12 @@ from transformers import PreTrainedModel
 from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.cache import Slots
 from hardsoft.engines.local.drafts import LONGEST_DRAFT, Drafts
+from hardsoft.engines.local.generated import Generated, Stop
 from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel
 
 REFILL_SHARE = 8
 """Waiting rows enter when one slot in so many is free: one prefill for several rows costs little more than for one."""
-
-
-@dataclass
-class Generated:
-    """A row and what it has generated so far."""
-
-    row: int
-    prompt: list[int]
-    tokens: list[int] = field(default_factory=list)
-    stopped: bool = False
-    """Ended by its stop rule; otherwise by the token limit."""
-    watched: list[tuple[int, list[float]]] = field(default_factory=list)
-    """For each generated token that is among the watched ones: its position in `tokens`, and the logits of all watched ones."""
-
-
-Stop = Callable[[Generated], bool]
-"""Called with a row after each new token; True ends it."""
 
 
 @torch.inference_mode()
@@ -87,6 +70,7 @@ def _decode_alike(
     drafts: Drafts | None,
 ) -> Iterator[list[Generated]]:
     """Complete all rows that begin with the model's prefix."""
+    device = model.device
     cache: Slots | None = None
     live: dict[int, Generated] = {}
     count = 0
@@ -94,13 +78,12 @@ def _decode_alike(
 
     def take(row: Generated, token: int, logits: Tensor, *place: int) -> bool:
         """Give a row its next token, chosen from the logits at a place; whether it goes on."""
-        row.tokens.append(token)
+        goes_on = row.take(token, stop, max_new_tokens)
         if drafts:
             drafts.learn(row.tokens)
         if token in watched:
             row.watched.append((len(row.tokens) - 1, logits[place][columns].float().tolist()))
-        row.stopped = stop(row)
-        return not row.stopped and len(row.tokens) < max_new_tokens
+        return goes_on
 
     while ahead.waits() or live:
         finished = []
@@ -113,7 +96,7 @@ def _decode_alike(
             entering = dict(zip((slot for slot in range(count) if slot not in live), rows, strict=False))
             cache = cache or Slots(filled)
             cache.make_room(count, max(lengths) + max_new_tokens + LONGEST_DRAFT)
-            cache.enter(list(entering), filled, lengths, first)
+            cache.enter(torch.tensor(list(entering), device=device), filled, torch.tensor(lengths, device=device), first)
             for place, ((slot, row), token) in enumerate(zip(entering.items(), first.tolist(), strict=True)):
                 if take(row, token, logits, place):
                     live[slot] = row
@@ -129,7 +112,8 @@ def _decode_alike(
             length = median_low(map(len, found.values()))
             guesses = [(found.get(slot, []) + [0] * length)[:length] for slot in range(count)]
             longest = max(model.own_tokens(row.prompt) + len(row.tokens) for row in live.values())
-            logits = model.step(cache, guesses, longest)
+            drafted = torch.tensor(guesses, dtype=torch.long, device=device).view(count, length)
+            logits = model.step(cache, drafted, longest)
             chosen: list[list[int]] = logits.argmax(-1).tolist()
             counts, last = [0] * count, [0] * count
             for slot, row in list(live.items()):

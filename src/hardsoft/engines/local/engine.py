@@ -1,7 +1,8 @@
 """transformers in this process: greedy decoding over the prompts' shared prefix, or scores of the three labels."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from itertools import chain, islice
 from typing import Any
@@ -15,12 +16,15 @@ from hardsoft.core.labels import Label
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.local.check import why_not
-from hardsoft.engines.local.decode import Generated, decode
+from hardsoft.engines.local.decode import decode
+from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import end_tokens
 from hardsoft.engines.local.lookahead import WINDOW, Row
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
+from hardsoft.engines.local.static import decode_statically
 from hardsoft.engines.local.tokens import Encoder
+from hardsoft.engines.local.transfer import mapped_ahead
 from hardsoft.engines.memory import is_out_of_memory, peak_memory_mb
 from hardsoft.prompting.answers import answer_is_complete, is_before_answer
 from hardsoft.prompting.spoken import open_reasoning
@@ -49,7 +53,8 @@ class LocalEngine:
         self._network, self._encoder = network, encoder
         tokenizer = encoder.tokenizer
         self._batch_size, self._max_new_tokens, self._scoring, self._window = batch_size, max_new_tokens, scoring, window
-        self._decode: Callable[..., Iterator[list[Generated]]] = decode
+        self._on_a_gpu = network.device.type == "cuda"
+        self._decode: Callable[..., Iterator[list[Generated]]] = decode_statically if self._on_a_gpu else decode
         self._score: Callable[..., Iterator[list[tuple[int, list[float]]]]] = score
         self._reads_out = reads_out
         self._stops = set(end_tokens(network, tokenizer))
@@ -114,18 +119,21 @@ class LocalEngine:
         first = next(chats, None)
         if first is None:
             return
-        start, rows = opening(first[1]), self._encoded(chain([first], chats))
         if not self._checked:
             self._check(first[1])
-        if self._scoring:
-            candidates = range(len(Label)) if self._reads_out else self._encoder.label_ids(first[1])
-            for scored in self._score(self._network, rows, batch_size, candidates, self._window):
-                yield [(row, scored_completion(start, tempered(given, self._temperatures["label"]))) for row, given in scored]
-            if self._unfit:
-                yield self._unfit
-            return
+        with closing(self._encoded(chain([first], chats))) as rows:
+            yield from (self._scored if self._scoring else self._written)(rows, first[1], batch_size)
+        if self._unfit:
+            yield self._unfit
 
-        tokenizer = self._encoder.tokenizer
+    def _scored(self, rows: Iterator[Row], example: Chat, batch_size: int) -> Iterator[list[tuple[int, Completion]]]:
+        start, temperature = opening(example), self._temperatures["label"]
+        candidates = range(len(Label)) if self._reads_out else self._encoder.label_ids(example)
+        for scored in self._score(self._network, rows, batch_size, candidates, self._window):
+            yield [(row, scored_completion(start, tempered(given, temperature))) for row, given in scored]
+
+    def _written(self, rows: Iterator[Row], example: Chat, batch_size: int) -> Iterator[list[tuple[int, Completion]]]:
+        start, tokenizer = opening(example), self._encoder.tokenizer
 
         @cache
         def begun(end_of_prompt: tuple[int, ...]) -> str:
@@ -141,7 +149,7 @@ class LocalEngine:
             newest = row.tokens[-1]
             return newest in self._stops or ("\n" in self._word(newest) and answer_is_complete(text(row)))
 
-        kinds, answers = self._opening_ids(), self._answer_ids(first[1])
+        kinds, answers = self._opening_ids(), self._answer_ids(example)
         lead = self._openings.get("after", "")
 
         def probabilities(row: Generated) -> Probabilities | None:
@@ -160,8 +168,6 @@ class LocalEngine:
             self._network, rows, batch_size, self._max_new_tokens, stop, window=self._window, watch=kinds + answers
         ):
             yield [(row.row, completion(row)) for row in finished]
-        if self._unfit:
-            yield self._unfit
 
     def _check(self, chat: Chat) -> None:
         """Go plainly if the loop does not compute what plain forward passes do."""
@@ -175,19 +181,23 @@ class LocalEngine:
         note(f"{type(self._network).__name__}: {reason}: this architecture gets plain generation, which is slower", once=True)
         self._decode, self._score = decode_plainly, score_plainly
 
-    def _encoded(self, chats: Iterator[tuple[int, Chat]]) -> Iterator[Row]:
+    def _encoded(self, chats: Iterator[tuple[int, Chat]]) -> Generator[Row]:
         """The chats' token ids, encoded a window at a time; a row that does not fit the model is set aside."""
         positions = getattr(self._network.config.get_text_config(), "max_position_embeddings", None) or math.inf
         self._unfit = []
-        while window := list(islice(chats, self._window)):
-            prompts = self._encoder.encode([chat for _, chat in window])
-            for (row, _), prompt in zip(window, prompts, strict=True):
+        windows = iter(lambda: list(islice(chats, self._window)), [])
+        for window in (mapped_ahead if self._on_a_gpu else map)(self._encode, windows):
+            for row, prompt in window:
                 length = len(prompt) + (0 if self._scoring else self._max_new_tokens)
                 if length <= positions:
                     yield row, prompt
                 else:
                     reason = f"prompt and completion may take {length} tokens, and the model has {positions} positions"
                     self._unfit.append((row, Completion(reason, "error", 0)))
+
+    def _encode(self, window: list[tuple[int, Chat]]) -> list[Row]:
+        prompts = self._encoder.encode([chat for _, chat in window])
+        return [(row, prompt) for (row, _), prompt in zip(window, prompts, strict=True)]
 
     def _opening_ids(self) -> list[int]:
         """First token of each label's word where Step 1 decides between them; none where the model has no such place.

@@ -21,12 +21,18 @@ class PackedLinear(nn.Module):
         return output
 
 
-def pack_linears(network: nn.Module) -> None:
-    """Replace the fp32 linear layers of a network on a CPU, in place; others, such as bitsandbytes' own, stay as they are."""
+def pack_linears(network: nn.Module, but: nn.Module | None = None) -> None:
+    """Replace the fp32 linear layers of a network on a CPU, in place; others, such as bitsandbytes' own, stay as they are.
+
+    Args:
+        but: a layer that stays, too.
+    """
     if not torch.backends.mkldnn.is_available():
         return
     for name, module in list(network.named_children()):
+        if module is but:
+            continue
         if type(module) is nn.Linear and module.weight.dtype == torch.float32 and module.weight.device.type == "cpu":
             setattr(network, name, PackedLinear(module))
         else:
-            pack_linears(module)
+            pack_linears(module, but)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from hardsoft.engines.local.decode import Generated, Stop
+from hardsoft.engines.local.generated import Generated, Stop
 from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 
 
@@ -34,7 +34,7 @@ def decode_plainly(
                 ids.to(network.device), attention_mask=mask.to(network.device), generation_config=generation
             )
             yield [
-                _until_stop(Generated(row, prompt), tokens, stop)
+                _until_stop(Generated(row, prompt), tokens, stop, max_new_tokens)
                 for (row, prompt), tokens in zip(taken, output[:, width:].tolist(), strict=True)
             ]
 
@@ -49,10 +49,8 @@ def score_plainly(
         yield [(row, logits[list(candidates)].float().softmax(-1).tolist())]
 
 
-def _until_stop(row: Generated, tokens: list[int], stop: Stop) -> Generated:
+def _until_stop(row: Generated, tokens: list[int], stop: Stop, max_new_tokens: int) -> Generated:
     for token in tokens:
-        row.tokens.append(token)
-        if stop(row):
-            row.stopped = True
+        if not row.take(token, stop, max_new_tokens):
             break
     return row

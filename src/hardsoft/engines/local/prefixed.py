@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hardsoft.engines.local.cache import KeyValues, Slots
+from hardsoft.engines.local.transfer import to_device
 
 
 class PrefixedModel:
@@ -25,6 +26,14 @@ class PrefixedModel:
             _, self._prefix = self.prefill([prefix])
             self._length = len(prefix)
 
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    def no_slots(self) -> Slots:
+        """An empty cache for rows that begin with the prefix."""
+        return Slots(self._prefix or self.prefill([[0]])[1])
+
     def own_tokens(self, prompt: Sequence[int]) -> int:
         """How many tokens of a prompt follow the prefix."""
         return len(prompt) - self._length
@@ -35,17 +44,19 @@ class PrefixedModel:
         Args:
             prompts: token ids, which begin with the prefix.
         """
-        device, start = self._network.device, self._length
-        lengths = [self.own_tokens(prompt) for prompt in prompts]
-        width = max(lengths)
-        ids = torch.tensor([[*prompt[start:], *[0] * (start + width - len(prompt))] for prompt in prompts], device=device)
-        future = torch.full((width, width), self._lowest, dtype=self._network.dtype, device=device)
+        own = [prompt[self._length :] for prompt in prompts]
+        return self.prefill_padded(*(to_device(one, self.device) for one in padded(own, max(map(len, own)))))
+
+    def prefill_padded(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, KeyValues]:
+        """Like `prefill`, of what follows the prefix: ids [rows, width], of which so many [rows] are a row's own."""
+        start, width = self._length, ids.shape[1]
+        future = torch.full((width, width), self._lowest, dtype=self._network.dtype, device=self.device)
         filled = KeyValues()
-        with self._only_logits_at(torch.tensor(lengths, device=device) - 1):
+        with self._only_logits_at(lengths - 1):
             logits = self._network(
                 ids,
                 attention_mask=future.triu(1)[None, None],
-                position_ids=torch.arange(start, start + width, device=device)[None],
+                position_ids=torch.arange(start, start + width, device=self.device)[None],
                 past_key_values=filled,
                 use_cache=True,
                 prefix=self._prefix,
@@ -64,17 +75,15 @@ class PrefixedModel:
         finally:
             hook.remove()
 
-    def step(self, slots: Slots, drafts: list[list[int]], longest: int) -> Tensor:
+    def step(self, slots: Slots, drafted: Tensor, longest: int) -> Tensor:
         """Logits [slots, 1 + draft, vocabulary] after each slot's newest token and after each of its drafted ones.
 
         Args:
-            drafts: for each slot, tokens that may follow, equally many.
-            longest: own tokens of the longest live row, with its newest one.
+            drafted: for each slot, tokens that may follow, [slots, draft].
+            longest: own tokens that are looked at, at least those of the longest live row with its newest one.
         """
-        device = slots.lengths.device
-        drafted = torch.tensor(drafts, dtype=torch.long, device=device).view(len(drafts), -1)
         ids = torch.cat([slots.last[:, None], drafted], 1)
-        positions = slots.lengths[:, None] + torch.arange(ids.shape[1], device=device)
+        positions = slots.lengths[:, None] + torch.arange(ids.shape[1], device=self.device)
         visible = slots.before_step(positions, longest + drafted.shape[1])
         logits: Tensor = self._network(
             ids,
@@ -85,3 +94,9 @@ class PrefixedModel:
             prefix=self._prefix,
         ).logits
         return logits
+
+
+def padded(rows: Sequence[Sequence[int]], width: int) -> tuple[Tensor, Tensor]:
+    """Token ids [rows, width], filled up with zeros on the right, and the rows' lengths [rows]."""
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    return ids, torch.tensor([len(row) for row in rows])

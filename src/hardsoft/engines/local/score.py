@@ -1,13 +1,16 @@
 """Label scoring: the probabilities of a few next tokens, in one forward pass a row. Knows token ids only."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel
+from hardsoft.engines.local.transfer import ToHost
 
 
 @torch.inference_mode()
@@ -27,10 +30,43 @@ def score(
         NotImplementedError: see `decode.decode`.
     """
     ahead = Lookahead(rows, window)
-    with shared_prefix(network):
+    launched: tuple[list[Row], ToHost] | None = None
+    with shared_prefix(network), only_logits_of(network, candidates) as columns:
         while ahead.renew():
             model = PrefixedModel(network, ahead.prefix)
             while taken := ahead.take(batch_size):
                 logits, _ = model.prefill([prompt for _, prompt in taken])
-                probabilities = logits[:, list(candidates)].float().softmax(-1).tolist()
-                yield [(row, values) for (row, _), values in zip(taken, probabilities, strict=True)]
+                before, launched = launched, (taken, ToHost(logits[:, columns].float().softmax(-1)))
+                if before:  # read while the device computes the next
+                    yield _scores(*before)
+        if launched:
+            yield _scores(*launched)
+
+
+def _scores(rows: list[Row], probabilities: ToHost) -> list[tuple[int, list[float]]]:
+    return [(row, values) for (row, _), values in zip(rows, probabilities.wait().tolist(), strict=True)]
+
+
+@contextmanager
+def only_logits_of(network: PreTrainedModel, candidates: Sequence[int]) -> Iterator[slice | list[int]]:
+    """Within this context an output layer of words computes the candidates' logits alone; where they are among its outputs."""
+    whole = network.get_output_embeddings()
+    if type(whole) is not nn.Linear:
+        yield list(candidates)
+        return
+    network.set_output_embeddings(OutputRows(whole, list(candidates)))
+    try:
+        yield slice(None)
+    finally:
+        network.set_output_embeddings(whole)
+
+
+class OutputRows(nn.Module):
+    """Some of the outputs of a linear layer."""
+
+    def __init__(self, linear: nn.Linear, rows: list[int]) -> None:
+        super().__init__()
+        self._weight, self._bias = linear.weight[rows], None if linear.bias is None else linear.bias[rows]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.linear(inputs, self._weight, self._bias)
