@@ -1,5 +1,6 @@
 """The decode loop and label scoring, against plain `generate` and plain forward passes over whole prompts."""
 
+import copy
 import random
 from collections.abc import Iterator
 from functools import cache, partial
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     GenerationConfig,
     GPT2Config,
@@ -19,13 +21,15 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.decode import decode
 from hardsoft.engines.local.generated import Generated, Stop
 from hardsoft.engines.local.lookahead import Lookahead, common_prefix
 from hardsoft.engines.local.packing import PackedLinear, pack_linears
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
+from hardsoft.engines.local.prefixed import PrefixedModel
 from hardsoft.engines.local.score import score
-from hardsoft.engines.local.static import decode_statically
+from hardsoft.engines.local.static import Device, decode_statically
 from hardsoft.engines.local.transfer import mapped_ahead
 
 VOCABULARY = 97
@@ -316,6 +320,48 @@ def test_another_architecture(way: Any) -> None:
     network = GPT2LMHeadModel(small(GPT2Config, n_embd=64, n_layer=2, n_head=4)).eval()
     prompts = make_prompts(10, 20, 15, 6)
     assert [row.tokens for row in run(network, prompts, 6, way=way)] == [generated_alone(network, prompt) for prompt in prompts]
+
+
+class Recorded(TorchDispatchMode):
+    """Within this context, the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@torch.inference_mode()
+def test_a_static_step_and_a_prefill_neither_wait_for_the_device_nor_hand_it_data() -> None:
+    """What a CUDA graph may not do, told by the operators: reading a number, or a tensor of numbers that the host has."""
+    network, prompts = llama(4, 2), make_prompts(1, 6, 20, 5)
+    with shared_prefix(network):
+        device = Device(PrefixedModel(network, prompts[0][:20]), 6, LIMIT, [3, 4])
+        rows = {slot: Generated(slot, prompt) for slot, prompt in enumerate(prompts)}
+        device.enter(rows)
+        (group,) = device._groups.values()
+        with Recorded() as recorded:
+            group._prefill()
+            device.step(rows)
+    forbidden = {"aten.lift_fresh.default", "aten._local_scalar_dense.default", "aten.item.default", "aten.nonzero.default"}
+    assert "aten.argmax.default" in recorded.names
+    assert not recorded.names & forbidden
+    with Recorded() as recorded:
+        torch.tensor([1]).sum().item()
+    assert recorded.names & forbidden
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_replayed_graphs_write_what_plain_generate_writes() -> None:
+    prompts, expected = whole_set(4, 2)
+    network: Any = copy.deepcopy(llama(4, 2))
+    network.to("cuda")
+    for slots in (1, 7, 200):
+        assert [row.tokens for row in run(network, prompts * 5, slots, way=decode_statically)] == expected * 5
 
 
 def test_the_common_prefix_leaves_a_token_of_each_prompt() -> None:
