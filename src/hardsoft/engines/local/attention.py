@@ -1,7 +1,7 @@
 """Attention over one prefix that all rows share and over each row's own keys.
 
-The prefix's keys are read by all rows in one matrix product (the idea of Hydragen, arXiv 2402.05099). Knows nothing of rows that
-come and go.
+The prefix's keys are read by all rows at once (the idea of Hydragen, arXiv 2402.05099), and the two parts are merged by the sums
+that their kernels return beside them. Knows nothing of rows that come and go.
 """
 
 from collections.abc import Iterator
@@ -49,21 +49,44 @@ def shared_prefix_attention(
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:
             raise NotImplementedError(f"shared_prefix_attention has no {name}")
-    # Query heads that share a key head side by side: [kv_heads, rows, heads per kv head * length, dim].
-    query = (query * scaling).reshape(rows, kv_heads, -1, dim).transpose(0, 1)
-    scores = (query @ key.transpose(2, 3)).view(kv_heads, rows, -1, length, own) + attention_mask
-    scores = scores.view(kv_heads, rows, -1, own)
-    if prefix is None:
-        output = scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
-    else:
+    # Query heads that share a key head side by side: [rows, kv_heads, heads per kv head * length, dim].
+    query = query.reshape(rows, kv_heads, -1, dim)
+    mask = attention_mask.to(query.dtype).unsqueeze(2).expand(rows, 1, heads // kv_heads, length, own)
+    output, weight = attend(query, key.transpose(0, 1), value.transpose(0, 1), scaling, mask.reshape(rows, 1, -1, own))
+    if prefix is not None:
         prefix_key, prefix_value = prefix.layers[module.layer_idx]  # type: ignore[index]
-        merged = query.reshape(kv_heads, -1, dim)
-        shared = (merged @ prefix_key[:, 0].transpose(1, 2)).view(kv_heads, rows, scores.shape[2], -1)
-        weights = torch.cat([shared, scores], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
-        to_prefix, to_own = weights.split([shared.shape[3], own], -1)
-        output = to_own @ value + (to_prefix.reshape(kv_heads, merged.shape[1], -1) @ prefix_value[:, 0]).view_as(query)
-    output = output.view(kv_heads, rows, -1, length, dim).permute(1, 3, 0, 2, 4)
+        merged = query.transpose(0, 1).reshape(1, kv_heads, -1, dim)
+        shared, shared_weight = attend(merged, prefix_key.transpose(0, 1), prefix_value.transpose(0, 1), scaling)
+        shared, shared_weight = (one.unflatten(2, (rows, -1))[0].transpose(0, 1) for one in (shared, shared_weight))
+        output = torch.lerp(output, shared, (shared_weight - weight).sigmoid().to(output.dtype)[..., None])
+    output = output.unflatten(2, (-1, length)).permute(0, 3, 1, 2, 4)
     return output.reshape(rows, length, heads, dim), None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention by PyTorch's fused kernels, with what its public function keeps to itself.
+
+    Args:
+        query, key, value: [batch, heads, length, dim], of two lengths.
+        mask: added to the scores, [batch, 1, length of queries, length of keys].
+
+    Returns:
+        [batch, heads, length, dim], and the logarithm of the scores' summed exponentials [batch, heads, length] in float32. The
+        attention over two sets of keys is the mean of the attentions over each, weighted by these sums (FlashAttention, arXiv
+        2205.14135).
+    """
+    if not query.is_cuda:
+        cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        output, weight = cpu(query, key, value, attn_mask=mask, scale=scaling)
+        return output, weight
+    if mask is not None:
+        seen = mask.shape[-1]
+        if seen % 8:  # rows of a mask must begin at multiples of 16 bytes
+            mask = torch.nn.functional.pad(mask, (0, -seen % 8))[..., :seen]
+        mask = mask.expand(-1, query.shape[1], -1, -1)
+    cuda = torch.ops.aten._scaled_dot_product_efficient_attention
+    output, weight, _, _ = cuda(query, key, value, mask, True, scale=scaling)
+    return output, weight[..., : query.shape[2]]
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
