@@ -162,6 +162,7 @@ def stored_rates(config: Config, skills: list[str], completions: dict[int, Compl
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classify", description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--model", help="an option of conf/model; the default is conf/config.yaml's")
     parser.add_argument("--skills", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("overrides", nargs="*", help="Hydra overrides such as engine.batch_size=64")
@@ -174,8 +175,9 @@ def main() -> None:
     from hardsoft.engines.local.packing import pack_linears
     from hardsoft.engines.local.tokens import Encoder
 
-    reason = configuration("prompt=cot", *arguments.overrides)
-    label = configuration("prompt=label_only", *arguments.overrides)
+    overrides = [*([f"model={arguments.model}"] if arguments.model else []), *arguments.overrides]
+    reason = configuration("prompt=cot", *overrides)
+    label = configuration("prompt=label_only", *overrides)
     assert isinstance(reason.engine, LocalEngineConfig)
     skills = pl.read_csv("data/reference/labels.csv")["skill"].to_list()[: arguments.skills]
     chats = [read_prompt(reason.prompt).messages(skill) for skill in skills]

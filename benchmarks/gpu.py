@@ -1,14 +1,14 @@
 """Ways to label with Llama 3.1 8B on a GPU: skills/s, tokens/s and peak memory, with NF4 weights and with the same dequantised.
 
-Weights and prompts are random, so nothing is downloaded; completion lengths are those of the study. What a random network writes
-soon repeats itself: drafting's gain here is no guide to its gain on real text. Continuous batching takes most of the free memory
-for its cache, whatever it needs of it, and is faster where a flash attention package is installed.
+Weights and prompts are random, so nothing is downloaded; completion lengths are those of the study. `decode` is the loop in
+static shapes, which a GPU replays; `dynamic` the one that CPUs take, without its guesses. Continuous batching takes most of the
+free memory for its cache, whatever it needs of it, and is faster where a flash attention package is installed.
 
 The roofline is the least time per skill that the device's peaks allow: over a method's phases, prefill and decoding, the sum of
 max(2 * weights * tokens / FLOP/s, (passes * bytes of weights + bytes of keys and values read) / bandwidth). Weights are those of
 the linear layers, the last layer's counting once per generated token. Attention's FLOPs, activations and the CPU count nothing.
-NF4 counts as stored, though bitsandbytes unpacks it into memory at each pass of more than a few rows. No guess counts as right,
-so drafting may beat its roofline. Continuous batching mixes prefill and decoding, hence is one phase.
+NF4 counts as stored, though bitsandbytes unpacks it into memory at each pass of more than a few rows. Continuous batching mixes
+prefill and decoding, hence is one phase.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 from transformers.generation.continuous_batching.utils import WorkloadHints
 from transformers.utils.logging import disable_progress_bar
@@ -29,10 +30,13 @@ from benchmarks.lengths import SHARES, TOKENS
 from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
 from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.files import to_json
+from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.decode import decode
 from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import bitsandbytes_config
+from hardsoft.engines.local.prefixed import PrefixedModel
 from hardsoft.engines.local.score import score
+from hardsoft.engines.local.static import Device, decode_statically
 from hardsoft.engines.memory import peak_memory_mb
 
 SHARED, OWN = 343, 12
@@ -80,14 +84,24 @@ def generate(network: Any, prompts: list[list[int]], lengths: list[int], slots: 
     return now() - begin
 
 
-def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, drafting: bool = False) -> float:
-    begin = now()
+def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, way: Any = decode_statically) -> float:
+    """Seconds of the loop, from when it has completed two rows a slot, and captured its graphs, until it has as many as wanted.
+
+    Two rows a slot more wait behind them, so that its last rows do not leave it half empty.
+    """
+    rest = [number % len(prompts) for number in range(4 * slots + len(prompts))]
+    begin, done = 0.0, 0
 
     def stop(row: Generated) -> bool:
-        return len(row.tokens) == lengths[row.row]
+        return len(row.tokens) == lengths[rest[row.row]]
 
-    ends = decode(network, enumerate(prompts), slots, max(lengths), stop, drafting=drafting)
-    assert sum(len(row.tokens) for finished in ends for row in finished) == sum(lengths)
+    rows = ((number, prompts[place]) for number, place in enumerate(rest))
+    for finished in way(network, rows, slots, max(lengths), stop):
+        done += len(finished)
+        if not begin and done >= 2 * slots:
+            begin, done = now(), 2 * slots
+        if begin and done >= 2 * slots + len(prompts):
+            break
     return now() - begin
 
 
@@ -138,6 +152,7 @@ def roofline(network: Any, method: str, lengths: list[int], slots: int, flops: f
     phases = {
         "generate": [(batches, rows * (SHARED + OWN), rows, 0), (passes, decoded, decoded, own + decoded * SHARED)],
         "decode": [prefill, (passes, decoded, decoded, own + passes * SHARED)],
+        "dynamic": [prefill, (passes, decoded, decoded, own + passes * SHARED)],
         "score": [prefill],
         "continuous": [(passes + 1, SHARED + rows * OWN + decoded, rows + decoded, own + decoded * SHARED)],
     }
@@ -148,15 +163,61 @@ def roofline(network: Any, method: str, lengths: list[int], slots: int, flops: f
     return seconds
 
 
+@torch.inference_mode()
+def profile(network: Any, prompts: list[list[int]], slots: int, steps: int = 20) -> None:
+    """Print what a decoding step takes of the host and in all, and which operators the device spends it on."""
+    rows = {slot: Generated(slot, prompts[slot % len(prompts)]) for slot in range(slots)}
+    with shared_prefix(network):
+        device = Device(PrefixedModel(network, prompts[0][:SHARED]), slots, MAX_NEW_TOKENS, [])
+        device.enter(rows)
+        for _ in range(2):  # the second one captures the graph
+            device.step(rows)
+        begin = now()
+        for _ in range(steps - 2):
+            device.step(rows)
+        host = time.perf_counter() - begin
+        whole = now() - begin
+        print(f"a step of {slots} slots: host {1000 * host / (steps - 2):.2f} ms, in all {1000 * whole / (steps - 2):.2f} ms")
+        kind = ProfilerActivity.CUDA if network.device.type == "cuda" else ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[kind]) as profiler:
+            device.step(rows)
+            now()
+        print(
+            profiler.key_averages().table(sort_by=f"self_{kind.name.lower()}_time_total", row_limit=12, max_name_column_width=60)
+        )
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The loop with the most slots over the notebook's method and beside its roofline, and the most labels scored a second.
+
+    Of the dequantised weights where they were measured; what was not measured is left out.
+    """
+    of = rows[-1]["weights"]
+    rates = {row["method"]: row for row in rows if row["weights"] == of}
+    loops = [row for method, row in rates.items() if method.startswith("decode")]
+    scores = [row["skills_per_second"] for method, row in rates.items() if method.startswith("score")]
+    notebook = rates.get(f"generate {BATCH_SIZE}")
+    figures = {}
+    if loops and notebook:
+        figures["notebook_ratio"] = round(loops[-1]["skills_per_second"] / notebook["skills_per_second"], 2)
+    if loops:
+        figures["roofline_share"] = round(loops[-1]["roofline_ms_per_skill"] / loops[-1]["ms_per_skill"], 4)
+    if scores:
+        figures["label_per_second"] = max(scores)
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--rows", type=int, default=512)
-    kinds = ["generate", "decode", "score", "continuous"]
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--slots", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--profile", action="store_true", help="print host and device time of a decoding step, by operators")
+    kinds = ["generate", "decode", "dynamic", "score", "continuous"]
     parser.add_argument("--methods", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--tflops", type=float, default=989, help="peak of dense bf16; the default is an H200's")
     parser.add_argument("--bandwidth-gb", type=float, default=4800, help="peak of the memory in GB/s; the default is an H200's")
     parser.add_argument("--tiny", action="store_true", help="a tiny network on the CPU, to see the code run; take few --rows")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there too")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
         sys.exit("gpu: there is no GPU; --tiny runs the same code with a tiny network on the CPU")
@@ -165,11 +226,11 @@ def main() -> None:
     shared = random.integers(1, shape["vocab_size"], SHARED).tolist()
     prompts = [shared + random.integers(1, shape["vocab_size"], OWN).tolist() for _ in range(arguments.rows)]
     lengths = np.interp(random.random(arguments.rows), SHARES, TOKENS).round().astype(int).tolist()
-    drafting = partial(decoding, drafting=True)
-    methods: list[tuple[str, str, Any, int]] = [("generate", "", generate, BATCH_SIZE)]
-    for slots in (64, 256):
-        methods += [("decode", "", decoding, slots), ("decode", ", drafting", drafting, slots)]
-        methods += [("score", "", scoring, slots), ("continuous", "", continuous, slots)]
+    dynamic = partial(decoding, way=partial(decode, drafting=False))
+    methods: list[tuple[str, Any, int]] = [("generate", generate, BATCH_SIZE)]
+    for slots in arguments.slots:
+        methods += [("decode", decoding, slots), ("dynamic", dynamic, slots)]
+        methods += [("score", scoring, slots), ("continuous", continuous, slots)]
     methods = [one for one in methods if one[0] in arguments.methods]
 
     disable_progress_bar()
@@ -180,8 +241,11 @@ def main() -> None:
     for weights in ("nf4", "dequantised"):
         if weights == "dequantised":
             network = network.dequantize(dtype=torch.bfloat16)
-        for name, variant, method, slots in methods:
-            method(network, prompts[:slots], [4] * len(prompts[:slots]), slots)
+        for slots in arguments.slots if arguments.profile else ():
+            profile(network, prompts, slots)
+        for name, method, slots in methods:
+            if name not in ("decode", "dynamic"):  # these warm up in the same call, in which their graphs are
+                method(network, prompts[:slots], [4] * len(prompts[:slots]), slots)
             if device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
@@ -190,7 +254,7 @@ def main() -> None:
             rows.append(
                 {
                     "weights": weights,
-                    "method": f"{name} {slots}{variant}",
+                    "method": f"{name} {slots}",
                     "skills_per_second": round(len(prompts) / seconds, 2),
                     "tokens_per_second": round((len(prompts) if name == "score" else sum(lengths)) / seconds, 1),
                     "peak_memory_mb": round(peak_memory_mb(device)),
@@ -200,7 +264,7 @@ def main() -> None:
             )
             print("{:<13}{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}".format(*rows[-1].values()), flush=True)
             if arguments.json:  # after each row, in case a later method fails
-                Path(arguments.json).write_text(to_json(rows), encoding="utf-8")
+                Path(arguments.json).write_text(to_json({**summary(rows), "rows": rows}), encoding="utf-8")
 
 
 if __name__ == "__main__":

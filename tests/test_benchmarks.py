@@ -14,7 +14,7 @@ SMALL = {
     "coverage": ["--sizes", "10"],
     "dtypes": ["model=tiny", "--skills", "4", "--rounds", "1"],
     "flips": ["model=tiny", "--skills", "3", "--batch-sizes", "1", "2", "--settings", "model.dtype=float32"],
-    "gpu": ["--tiny", "--rows", "4", "--methods", "generate", "decode", "score"],
+    "gpu": ["--tiny", "--rows", "4", "--slots", "2", "--methods", "generate", "decode", "dynamic", "score", "--profile"],
     "learning_curve": ["model=tiny", "--sizes", "10", "--draws", "1", "--pool", "20", "--held-out", "30"],
     "million": ["--skills", "300", "--mentions", "2000"],
     "scale": ["--skills", "300"],
@@ -36,13 +36,24 @@ def test_all_are_here() -> None:
     assert runnable == {*SMALL, "classify"}
 
 
-@pytest.mark.parametrize("name", ["flips", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "flips")])
+SLOW = sorted({*SMALL} - {"flips", "gpu"})
+
+
+@pytest.mark.parametrize("name", ["flips", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_it_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
     assert run(name, tmp_path, *SMALL[name])
 
 
 @pytest.mark.slow
+def test_the_summary_of_gpu(tmp_path: Path) -> None:
+    figures = run("gpu", tmp_path, *SMALL["gpu"])
+    assert isinstance(figures, dict)
+    assert set(figures) == {"notebook_ratio", "roofline_share", "label_per_second", "rows"}
+    assert {row["weights"] for row in figures["rows"]} == {"nf4", "dequantised"}
+
+
+@pytest.mark.slow
 def test_classify_runs_and_labels_as_the_notebooks_loop_does(tmp_path: Path) -> None:
-    figures = run("classify", tmp_path, "model=tiny", "--skills", "20", "--rounds", "1")
+    figures = run("classify", tmp_path, "--model", "tiny", "--skills", "20", "--rounds", "1")
     assert isinstance(figures, dict)
     assert figures["label_agreement"] == 1.0
