@@ -1,4 +1,4 @@
-"""What 100,000 skills cost when all are stored, and whether computing many takes more memory than computing few.
+"""What 100,000 skills cost when all are stored, whether computing many takes more memory than computing few, and starting.
 
 Each stage runs as the pipeline runs it, in a process of its own, in a copy of the repository's configuration.
 """
@@ -7,10 +7,13 @@ import argparse
 import json
 import os
 import shutil
+import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,9 @@ from hardsoft.prompting.prompts import read_prompt
 from hardsoft.store.key import completion_setting
 from hardsoft.store.rows import Store, canonical, default_path, make_keys
 
-FILES = ("conf", "docs", "models/tiny/checkpoint", "src")
+FILES = ("conf", "docs", "models/tiny/checkpoint", "models/readouts", "src")
+SMOLLM2 = "models/smollm2/checkpoint"
+START_UP_SKILLS = 20_000
 COMPLETION = Completion("Step 1: a name.\nStep 2: It is learned and tested.\nAnswer: Hard", "stop", 27, (0.9, 0.06, 0.04))
 
 
@@ -44,6 +49,11 @@ def run_stage(stage: str) -> dict[str, float]:
         sys.exit(f"stage {stage} failed")
     kilobyte = 1 if sys.platform == "darwin" else 1024
     return {"seconds": time.perf_counter() - begin, "peak_mb": usage.ru_maxrss * kilobyte / 1e6}
+
+
+def configure(*overrides: str) -> None:
+    """Write params.yaml."""
+    subprocess.run([sys.executable, "-m", "hardsoft.config", *overrides], check=True, env=os.environ | {"PYTHONPATH": "src"})
 
 
 def stored(count: int) -> dict[str, Any]:
@@ -69,10 +79,36 @@ def computed(counts: list[int]) -> dict[int, float]:
     return peaks
 
 
+def first_row() -> float:
+    """Seconds from the command until the first row is in an empty store."""
+    shutil.rmtree(".cache", ignore_errors=True)
+    begin, path = time.perf_counter(), default_path()
+    process = subprocess.Popen([sys.executable, "-m", "hardsoft.stages.classify"], env=os.environ | {"PYTHONPATH": "src"})
+    try:
+        while not has_rows(path):
+            if process.poll() is not None:
+                sys.exit("stage classify ended without a row")
+            time.sleep(0.02)
+        return time.perf_counter() - begin
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a store, which another process writes, has a row."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection, suppress(sqlite3.OperationalError):
+        return connection.execute("SELECT 1 FROM row LIMIT 1").fetchone() is not None
+    return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--skills", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of starting")
     arguments = parser.parse_args()
     repository = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -80,15 +116,29 @@ def main() -> None:
             shutil.copytree(repository / name, Path(folder, name))
         os.chdir(folder)
         os.environ.pop("DVC_ROOT", None)
-        subprocess.run([sys.executable, "-m", "hardsoft.config", "model=tiny", "engine.device=cpu"], check=True)
+        configure("model=tiny", "prompt=cot", "engine.device=cpu")
         few = stored(1)
         many = stored(arguments.skills)
-        subprocess.run(
-            [sys.executable, "-m", "hardsoft.config", "model=tiny", "engine.device=cpu", "prompt=label_only"], check=True
-        )
+        configure("model=tiny", "prompt=label_only", "engine.device=cpu")
         peaks = computed([arguments.skills // 4, arguments.skills])
+        write_skills(START_UP_SKILLS)
+        start_up = {}
+        for model in ("tiny", "smollm2") if (repository / SMOLLM2).exists() else ("tiny",):
+            if model == "smollm2":
+                Path("models/smollm2").mkdir()
+                Path(SMOLLM2).symlink_to(repository / SMOLLM2)
+            for prompt in ("cot", "label_only"):
+                configure(f"model={model}", f"prompt={prompt}")
+                start_up[f"{model} {prompt}"] = round(statistics.median(first_row() for _ in range(arguments.rounds)), 2)
         os.chdir(repository)
-    figures = {"overhead_seconds": few["classify"]["seconds"], "stored": many, "computed_peak_mb": peaks}
+    figures = {
+        "overhead_seconds": few["classify"]["seconds"],
+        "stored": many,
+        "computed_peak_mb": peaks,
+        "first_row_seconds": start_up,
+    }
+    for name, seconds in start_up.items():
+        print(f"{name}, {START_UP_SKILLS} skills: the first row is stored after {seconds:.1f} s")
     print(f"nothing to ask: classify takes {figures['overhead_seconds']:.1f} s")
     for stage, cost in many.items():
         print(f"{arguments.skills} skills stored: {stage} takes {cost['seconds']:.1f} s and {cost['peak_mb']:.0f} MB")

@@ -4,6 +4,7 @@ Only what does not change between runs counts, such as a card's total memory: wh
 """
 
 import os
+from importlib.metadata import version
 
 import psutil
 import pynvml
@@ -48,6 +49,8 @@ def find_device(engine: EngineConfig) -> str:
         return ELSEWHERE
     if engine.device != "auto":
         return engine.device
+    if guess_device(engine) == "cpu" and "rocm" not in version("torch"):  # torch takes seconds to say the same
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

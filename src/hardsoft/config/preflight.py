@@ -12,9 +12,7 @@ def check_classify(config: Config) -> None:
     if isinstance(config.engine, ServerEngineConfig):
         read_key(config.engine.api_key_env)
     if isinstance(config.engine, LocalEngineConfig):
-        import torch
-
-        if config.engine.device == "cuda" and not torch.cuda.is_available():
+        if config.engine.device == "cuda" and not _has_gpu():
             missing.append("a CUDA GPU (engine.device is cuda)")
         if config.model.gated and not _hub_token():
             missing.append(f"HF_TOKEN in the environment, or `hf auth login` ({config.model.name} is gated)")
@@ -44,6 +42,12 @@ def _judges_keys(config: Config) -> list[str]:
         for judge in language_judges(config.judge).values()
         if not read_key(judge.api_key_env) and judge.base_url is None
     ]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _hub_token() -> str | None:

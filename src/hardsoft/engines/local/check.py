@@ -1,4 +1,4 @@
-"""Whether the loop fits an architecture: its logits beside those of plain forward passes, for one prompt and one step."""
+"""Whether the loop fits an architecture: its logits beside those of a plain forward pass, for one prompt and one step."""
 
 import torch
 from torch import Tensor
@@ -23,23 +23,17 @@ def why_not(network: PreTrainedModel, prompt: list[int]) -> str | None:
     """Why the loop cannot take a network's rows; None if it can.
 
     Args:
-        prompt: token ids, at least three.
+        prompt: token ids, at least four.
 
     Raises:
         InputError: the network's logits are not finite.
     """
 
-    def plain(tokens: list[int]) -> Tensor:
-        logits: Tensor = network(torch.tensor([tokens], device=network.device), use_cache=False).logits[0, -1].float()
-        return logits
-
-    first = plain(prompt)
+    first, second = network(torch.tensor([prompt], device=network.device), use_cache=False, logits_to_keep=2).logits[0].float()
     if first.isnan().any() or first.isposinf().any():  # minus infinity rules a token out
         raise InputError(f"the model's logits are not finite in {network.dtype}; set model.dtype to bfloat16 or float32")
-    token = int(first.argmax())
-    second = plain([*prompt, token])
     try:
-        loop = _by_the_loop(network, prompt, token)
+        loop = _by_the_loop(network, prompt[:-1], prompt[-1])
     except Exception as error:  # whatever an unknown architecture does with arguments that it does not expect
         if is_out_of_memory(error):
             raise

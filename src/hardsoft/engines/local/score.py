@@ -1,5 +1,6 @@
 """Label scoring: the probabilities of a few next tokens, in one forward pass a row. Knows token ids only."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,17 +31,18 @@ def score(
         NotImplementedError: see `decode.decode`.
     """
     ahead = Lookahead(rows, window)
-    launched: tuple[list[Row], ToHost] | None = None
+    launched: deque[tuple[list[Row], ToHost]] = deque()
+    behind = 1 if network.device.type == "cuda" else 0  # batches that a GPU computes while the last one's results are read
     with shared_prefix(network), only_logits_of(network, candidates) as columns:
         while ahead.renew():
             model = PrefixedModel(network, ahead.prefix)
             while taken := ahead.take(batch_size):
                 logits, _ = model.prefill([prompt for _, prompt in taken])
-                before, launched = launched, (taken, ToHost(logits[:, columns].float().softmax(-1)))
-                if before:  # read while the device computes the next
-                    yield _scores(*before)
-        if launched:
-            yield _scores(*launched)
+                launched.append((taken, ToHost(logits[:, columns].float().softmax(-1))))
+                if len(launched) > behind:
+                    yield _scores(*launched.popleft())
+        for one in launched:
+            yield _scores(*one)
 
 
 def _scores(rows: list[Row], probabilities: ToHost) -> list[tuple[int, list[float]]]:

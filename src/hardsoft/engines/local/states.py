@@ -41,7 +41,7 @@ def last_states(
     """Hidden states at each prompt's last token, divided by their root mean square.
 
     Args:
-        prompts: token ids, at least three each.
+        prompts: token ids, at least four each.
         batch_size: prompts of one pass.
         layers: of the blocks, counted from 1.
 
