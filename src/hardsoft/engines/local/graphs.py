@@ -1,7 +1,7 @@
 """CUDA graphs: work that the host describes once and a GPU repeats, so that it need not wait for a thousand small launches."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -15,10 +15,10 @@ class Replayed(Generic[Result]):
     function must wait for nothing that the device computes and hand nothing up to it. On a CPU it is simply called.
     """
 
-    def __init__(self, function: Callable[[], Result], device: torch.device, pool: "Pool") -> None:
+    def __init__(self, function: Callable[[], Result], device: torch.device, pool: Any) -> None:
         """
         Args:
-            pool: memory for what is computed in between, shared by functions that never run side by side.
+            pool: of `torch.cuda.graph_pool_handle`, shared by functions that never run side by side; None on a CPU.
         """
         self._function, self._captures, self._pool = function, device.type == "cuda", pool
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -31,15 +31,8 @@ class Replayed(Generic[Result]):
             return self._function()
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=self._pool.handle):
+            with torch.cuda.graph(self._graph, pool=self._pool):
                 self._result = self._function()
         self._graph.replay()
         assert self._result is not None
         return self._result
-
-
-class Pool:
-    """Memory that graphs share."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.handle = torch.cuda.graph_pool_handle() if device.type == "cuda" else None

@@ -9,6 +9,7 @@ step: a row that stops wastes that one step.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.cache import Slots
 from hardsoft.engines.local.decode import REFILL_SHARE
 from hardsoft.engines.local.generated import Generated, Stop
-from hardsoft.engines.local.graphs import Pool, Replayed
+from hardsoft.engines.local.graphs import Replayed
 from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel, padded
 from hardsoft.engines.local.transfer import ToHost, to_device
@@ -112,7 +113,7 @@ class Device:
         self._slots = model.no_slots()
         self._held = [0] * (slots + 1)
         """Own tokens in each slot; the last one is spare, for the rows that fill up a group."""
-        self._pool = Pool(model.device)
+        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
         self._steps: dict[int, Replayed[Chosen]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
@@ -157,7 +158,7 @@ class Device:
 class Group:
     """Prefills groups of one shape into slots."""
 
-    def __init__(self, model: PrefixedModel, slots: Slots, shape: tuple[int, int], watch: Tensor, pool: Pool) -> None:
+    def __init__(self, model: PrefixedModel, slots: Slots, shape: tuple[int, int], watch: Tensor, pool: Any) -> None:
         """
         Args:
             shape: rows, and own tokens of each.
