@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 from omegaconf import OmegaConf
@@ -44,6 +44,7 @@ class ForcedLengthEngine:
     """The engine's loop, with completions of the study's lengths instead of the model's own."""
 
     peak_memory_mb = 0.0
+    workers: ClassVar = ["cpu"]
 
     def __init__(self, network: Any, tokenizer: Any, batch_size: int) -> None:
         self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
@@ -81,6 +82,7 @@ class Notebook:
     """The notebook's loop as an engine."""
 
     peak_memory_mb = 0.0
+    workers: ClassVar = ["cpu"]
 
     def __init__(self, network: Any, tokenizer: Any, lengths: Callable[[Chat], int] | None = None) -> None:
         self._network, self._tokenizer, self._lengths = network, tokenizer, lengths

@@ -166,6 +166,26 @@ def test_a_servers_address() -> None:
         compose(["engine=server", "engine.base_url=localhost:8000"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["engine.workers=[4,2]"], r"engine: workers must be a number, auto, or \[fewest, most\]"),
+        (["engine.workers=[2]"], r"engine: workers must be a number, auto, or \[fewest, most\]"),
+        (["engine.address='ray://host:10001'"], r"engine: address must be auto, host:port or null \(it is 'ray://host:10001'\)"),
+        (["engine.num_cpus=0"], r"engine\.num_cpus: "),
+        (["engine.num_gpus=1"], r"engine: with num_gpus, set batch_size to a number"),
+        (
+            ["engine.num_gpus=0.5", "engine.batch_size=64", "quantization=nf4"],
+            r"with engine\.num_gpus, set quantization\.dequantize",
+        ),
+    ],
+)
+def test_what_ray_cannot_do_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        compose(["engine=ray", *overrides])
+    assert "\n" not in str(error.value)
+
+
 def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
     assert fresh.done("python", "-m", "hardsoft.config", "--check").output == ""
     fresh.write(

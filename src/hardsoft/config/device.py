@@ -9,7 +9,7 @@ from importlib.metadata import version
 import psutil
 import pynvml
 
-from hardsoft.config.schema import Config, EngineConfig, LocalEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, EngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
 
 ELSEWHERE = "elsewhere"
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -28,10 +28,12 @@ WEIGHT_BYTES = {"nf4": 0.6, "fp4": 0.6, "int8": 1.1}
 def guess_device(engine: EngineConfig) -> str:
     """`cpu` or `cuda`; `auto` is the GPU where NVIDIA's management library finds one and CUDA_VISIBLE_DEVICES hides not all.
 
-    A server's is `elsewhere`.
+    A server's is `elsewhere`, and Ray's is what its workers have.
     """
     if isinstance(engine, ServerEngineConfig):
         return ELSEWHERE
+    if isinstance(engine, RayEngineConfig):
+        return "cuda" if engine.num_gpus else "cpu"
     if engine.device != "auto":
         return engine.device
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
@@ -44,9 +46,11 @@ def guess_device(engine: EngineConfig) -> str:
 
 
 def find_device(engine: EngineConfig) -> str:
-    """`cpu` or `cuda`, as torch finds it; a server's is `elsewhere`."""
+    """`cpu` or `cuda`, as torch finds it; a server's is `elsewhere`, and Ray's is what its workers have."""
     if isinstance(engine, ServerEngineConfig):
         return ELSEWHERE
+    if isinstance(engine, RayEngineConfig):
+        return "cuda" if engine.num_gpus else "cpu"
     if engine.device != "auto":
         return engine.device
     if guess_device(engine) == "cpu" and "rocm" not in version("torch"):  # torch takes seconds to say the same
@@ -66,7 +70,7 @@ def dequantizes(config: Config, device: str) -> bool:
 
 def rows_at_once(config: Config, device: str) -> int:
     """What `engine.batch_size` says; auto is as many, up to 256, as a GPU's whole memory has room for beside the weights."""
-    assert isinstance(config.engine, LocalEngineConfig)
+    assert isinstance(config.engine, ModelEngineConfig)
     if config.engine.batch_size != "auto":
         return config.engine.batch_size
     if device != "cuda":
@@ -76,17 +80,6 @@ def rows_at_once(config: Config, device: str) -> int:
     weights = config.model.parameters * WEIGHT_BYTES[config.quantization.method] if packed else size
     room = 0.9 * total_memory(device) - weights
     return next((rows for rows in ROWS if rows * ROW_SHARE * size <= room), ROWS[-1])
-
-
-def device_name(device: str) -> str | None:
-    """The GPU's name, or `cpu`; None elsewhere, or where NVIDIA's library cannot tell."""
-    if device != "cuda":
-        return device if device == "cpu" else None
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
-    except pynvml.NVMLError:
-        return None
 
 
 def total_memory(device: str) -> int:

@@ -2,7 +2,7 @@
 
 import os
 
-from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, language_judges
+from hardsoft.config.schema import Config, LocalEngineConfig, ModelEngineConfig, ServerEngineConfig, language_judges
 from hardsoft.core.errors import InputError
 
 
@@ -11,11 +11,10 @@ def check_classify(config: Config) -> None:
     missing = []
     if isinstance(config.engine, ServerEngineConfig):
         read_key(config.engine.api_key_env)
-    if isinstance(config.engine, LocalEngineConfig):
-        if config.engine.device == "cuda" and not _has_gpu():
-            missing.append("a CUDA GPU (engine.device is cuda)")
-        if config.model.gated and not _hub_token():
-            missing.append(f"HF_TOKEN in the environment, or `hf auth login` ({config.model.name} is gated)")
+    if isinstance(config.engine, LocalEngineConfig) and config.engine.device == "cuda" and not _has_gpu():
+        missing.append("a CUDA GPU (engine.device is cuda)")
+    if isinstance(config.engine, ModelEngineConfig) and config.model.gated and not _hub_token():
+        missing.append(f"HF_TOKEN in the environment, or `hf auth login` ({config.model.name} is gated)")
     _raise(missing + _judges_keys(config))
 
 

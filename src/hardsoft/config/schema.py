@@ -175,6 +175,32 @@ class LocalEngineConfig(Section):
     """Of the rows, the share that may fail for good; above it the stage fails."""
 
 
+class RayEngineConfig(Section):
+    kind: Literal["ray"]
+    address: str | None
+    """Of a Ray cluster that this machine belongs to, `auto` or `host:6379`; null starts Ray on this machine."""
+    workers: PositiveInt | Literal["auto"] | list[PositiveInt]
+    """Processes, each with the model; auto is as many as the cluster has room for, a pair the fewest and the most."""
+    num_cpus: PositiveInt
+    """CPUs of each worker, and its threads."""
+    num_gpus: Annotated[float, Field(ge=0, strict=False)]
+    """GPUs of each worker, which computes on its GPU if there is any."""
+    batch_size: PositiveInt | Literal["auto"]
+    """Rows that decode at once, in each worker."""
+    max_error_share: Share
+    """Of the rows, the share that may fail for good; above it the stage fails."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.address not in (None, "auto") and not re.fullmatch(r"[^/\s]+:\d+", str(self.address)):
+            raise ValueError(f"address must be auto, host:port or null (it is {self.address!r})")
+        if isinstance(self.workers, list) and (len(self.workers) != 2 or self.workers[0] > self.workers[1]):
+            raise ValueError("workers must be a number, auto, or [fewest, most]")
+        if self.num_gpus and self.batch_size == "auto":
+            raise ValueError("with num_gpus, set batch_size to a number: what fits on the workers' GPUs cannot be told from here")
+        return self
+
+
 class ServerEngineConfig(Section):
     kind: Literal["server"]
     base_url: Address
@@ -208,7 +234,9 @@ class ServerEngineConfig(Section):
         return list(dict.fromkeys(self.base_urls)) or [self.base_url]
 
 
-EngineConfig = Annotated[LocalEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
+ModelEngineConfig = LocalEngineConfig | RayEngineConfig
+"""Of the engines that load the model themselves."""
+EngineConfig = Annotated[LocalEngineConfig | RayEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
 
 
 class PerLabelSampleConfig(Section):
@@ -368,10 +396,19 @@ class Config(Section):
     judge: JudgeConfig
     metrics: MetricsConfig
 
+    @model_validator(mode="after")
+    def _known_without_a_cluster(self) -> Self:
+        if isinstance(self.engine, RayEngineConfig) and self.engine.num_gpus and self.quantization.dequantize == "auto":
+            raise ValueError(
+                "with engine.num_gpus, set quantization.dequantize to true or false: whether the workers' GPUs have room for "
+                "it cannot be told from here"
+            )
+        return self
+
 
 def readout_of(config: Config) -> str | None:
     """The path of the read-out that labels, if one does: only a local engine's scores come from one."""
-    used = config.prompt.mode == "label" and isinstance(config.engine, LocalEngineConfig)
+    used = config.prompt.mode == "label" and isinstance(config.engine, ModelEngineConfig)
     return config.model.readout if used else None
 
 
@@ -428,7 +465,7 @@ def validate(values: Any, path: str) -> Config:
 
 def _describe(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
-    if where[0] in ("engine", "judge", "sample"):
+    if where[:1] and where[0] in ("engine", "judge", "sample"):
         del where[1:2]  # which of the kinds of this section it was checked against
     if problem["type"] != "extra_forbidden":
         fields = {name for section in Section.__subclasses__() for name in section.model_fields}
@@ -439,4 +476,5 @@ def _describe(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     given = "" if isinstance(problem["input"], dict) or problem["type"] == "password" else f" (it is {problem['input']!r})"
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"
+    message = f"{problem['msg'].removeprefix('Value error, ')}{given}"
+    return f"{key}: {message}" if key else message

@@ -7,6 +7,11 @@ class InputError(Exception):
     """Something a user can mend: the message is one line saying what, where, and what would be right."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_error_share(reasons: Sequence[str], count: int, allowed: float, key: str, kept: str) -> None:
     """Raise InputError where more rows failed than may: a fault of an hour must not become a reproducible result.
 

@@ -20,12 +20,15 @@ class Progress:
     def __init__(self, name: str, total: int, unit: str) -> None:
         self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
         self._name, self._total, self._unit = name, total, unit
-        self._done = 0
+        self._done = self._most_workers = 0
         self._start = self._last_line = time.monotonic()
 
-    def advance(self, rows: int = 1) -> None:
-        """So many more rows are finished."""
+    def advance(self, rows: int = 1, workers: int = 1) -> None:
+        """So many more rows are finished, and so many workers are there."""
         self._done += rows
+        self._most_workers = max(self._most_workers, workers)
+        at_work = f", {workers} of {self._most_workers} workers" if self._most_workers > 1 else ""
+        self._bar.set_postfix_str(at_work.removeprefix(", "), refresh=False)
         self._bar.update(rows)
         now = time.monotonic()
         due = now - self._last_line >= SECONDS_BETWEEN_LINES and self._done >= FIRST_ESTIMATE * self._total
@@ -34,7 +37,7 @@ class Progress:
             rate = self._done / max(now - self._start, 1e-9)
             left = (self._total - self._done) / rate
             print(
-                f"{self._name}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left",
+                f"{self._name}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left{at_work}",
                 file=sys.stderr,
                 flush=True,
             )

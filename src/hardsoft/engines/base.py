@@ -14,5 +14,9 @@ class Engine(Protocol):
     def peak_memory_mb(self) -> float:
         """Megabytes of GPU memory on a GPU, else of main memory, summed over the engine's processes."""
 
+    @property
+    def workers(self) -> list[str]:
+        """The device of each process, server or worker that computes at the moment: a GPU's name, `cpu` or `elsewhere`."""
+
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat greedily, in whatever order is fast; chats are taken as there is room for them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from queue import Queue
 
+from hardsoft.config.device import ELSEWHERE
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note
@@ -60,6 +61,11 @@ class Fleet:
     def peak_memory_mb(self) -> float:
         """Megabytes of this process; the servers' own memory is not seen from here."""
         return peak_memory_mb()
+
+    @property
+    def workers(self) -> list[str]:
+        """The servers that answer."""
+        return [ELSEWHERE] * len(self._living)
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat. A row that fails at one server is asked once more; then it is an error.

@@ -39,6 +39,7 @@ class Pool:
             InputError: a process cannot make its engine.
         """
         self.peak_memory_mb = 0.0
+        self.workers: list[str] = []
         self._share = share
         context = multiprocessing.get_context("spawn")
         self._processes, self._connections = [], []
@@ -51,7 +52,7 @@ class Pool:
             self._connections.append(connection)
         try:
             for number in range(len(makers)):
-                self._receive(number)
+                self.workers += self._receive(number)
         except InputError:
             self._end()
             raise
@@ -88,7 +89,7 @@ class Pool:
             self._connections[number].send(message)
 
     def _receive(self, number: int) -> Any:
-        """The next message of a process: MORE, some results, or its peak memory after the last of them."""
+        """The next message of a process: its devices, MORE, some results, or its peak memory after the last of them."""
         try:
             message = self._connections[number].recv()
         except (EOFError, ConnectionResetError):
@@ -125,7 +126,7 @@ def _work(connection: Connection, make: MakeEngine, threads: int | None, number:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = make()
-            connection.send(MORE)
+            connection.send(engine.workers)
             while True:
                 assert connection.recv() == BEGIN
                 engine.complete(_chats(connection), connection.send)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hardsoft.config.device import ELSEWHERE
 from hardsoft.config.schema import ServerEngineConfig
 from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
 from hardsoft.core.labels import Label
@@ -38,6 +39,11 @@ class ServerEngine:
     def peak_memory_mb(self) -> float:
         """Megabytes of this process; the server's own memory is not seen from here."""
         return peak_memory_mb()
+
+    @property
+    def workers(self) -> list[str]:
+        """The servers that answer."""
+        return [ELSEWHERE]
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat; one that fails for good has the finish reason `error`, and its text says why.

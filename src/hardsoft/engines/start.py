@@ -11,7 +11,7 @@ import psutil
 
 from hardsoft.config.device import dequantizes, rows_at_once
 from hardsoft.config.preflight import read_key
-from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, readout_of
+from hardsoft.config.schema import Config, LocalEngineConfig, RayEngineConfig, ServerEngineConfig, readout_of
 from hardsoft.core.errors import InputError
 from hardsoft.core.readouts import NO_SKILL, prompt_hash, read_readout
 from hardsoft.engines.base import Engine
@@ -44,6 +44,12 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
         }
         yield Fleet(servers) if len(servers) > 1 else next(iter(servers.values()))
         return
+    if isinstance(config.engine, RayEngineConfig):
+        from hardsoft.engines.ray.engine import ray_engine
+
+        with ray_engine(config, device, rows) as engine:
+            yield engine
+        return
     processes = count_processes(config, device, rows)
     if processes == 1:
         yield local_engine(config, device)
@@ -57,7 +63,6 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
 
 def local_engine(config: Config, device: str, window: int = WINDOW) -> Engine:
     """Load the configured model onto a device of this process."""
-    assert isinstance(config.engine, LocalEngineConfig)
     if config.model.source == "folder":
         os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries when they are imported
     from hardsoft.engines.local.engine import LocalEngine

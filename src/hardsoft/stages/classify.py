@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hardsoft.config.device import device_name, find_device, guess_device, rows_at_once
+from hardsoft.config.device import find_device, guess_device, rows_at_once
 from hardsoft.config.preflight import check_classify
-from hardsoft.config.schema import Config, LocalEngineConfig, ServerEngineConfig, load_config
+from hardsoft.config.schema import Config, ModelEngineConfig, ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share
 from hardsoft.core.files import to_json, to_jsonl, writing
@@ -44,6 +44,8 @@ class Completions:
     """Megabytes of the engine; None if there was nothing to compute."""
     device: str | None
     """What computed it, `cpu` or `cuda`; a server is `elsewhere`."""
+    workers: list[str]
+    """The device's name of each process, server or worker that computed it, at most at the same time."""
 
     def read(self, rows: range) -> Iterator[Completion]:
         """The completions of rows, from the store one after another."""
@@ -59,6 +61,7 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
     """
     errors: dict[int, Completion] = {}
     tokens, seconds, memory, device = 0, 0.0, None, None
+    workers: list[str] = []
 
     def answer(rows: Sequence[int], keep: OnValues) -> None:
         nonlocal seconds, memory, device
@@ -67,11 +70,12 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
         with open_engine(config, device, len(rows)) as engine, Progress("classify", len(rows), "skills") as progress:
 
             def on_results(results: list[tuple[int, Completion]]) -> None:
-                nonlocal tokens
+                nonlocal tokens, workers
                 keep([(rows[place], asdict(one)) for place, one in results if one.finish_reason != "error"])
                 errors.update({rows[place]: one for place, one in results if one.finish_reason == "error"})
                 tokens += sum(one.tokens for _, one in results)
-                progress.advance(len(results))
+                workers = max(workers, engine.workers, key=len)
+                progress.advance(len(results), len(engine.workers))
 
             begin = time.perf_counter()
             engine.complete((prompt.messages(skills[row]) for row in rows), on_results)
@@ -85,7 +89,7 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
         answer,
         settle=lambda: completion_setting(config, find_device(config.engine)),
     )
-    return Completions(answers, errors, tokens, seconds, memory, device)
+    return Completions(answers, errors, tokens, seconds, memory, device, workers)
 
 
 def _from_value(value: dict[str, Any]) -> Completion:
@@ -123,7 +127,7 @@ def throughput(config: Config, completed: Completions, skills: int) -> dict[str,
     asked = completed.answers.asked
     seconds = completed.seconds if asked else None
     device = completed.device
-    local = device if isinstance(config.engine, LocalEngineConfig) else None
+    local = device if isinstance(config.engine, ModelEngineConfig) else None
     return {
         "skills": skills,
         "stored": skills - sum(row < skills for row in asked),
@@ -132,7 +136,8 @@ def throughput(config: Config, completed: Completions, skills: int) -> dict[str,
         "skills_per_second": seconds and round(len(asked) / seconds, 2),
         "tokens_per_second": seconds and round(completed.tokens / seconds, 2),
         "peak_memory_mb": completed.peak_memory_mb and round(completed.peak_memory_mb),
-        "device": device and device_name(device),
+        "workers": len(completed.workers) or None,
+        "device": ", ".join(sorted(set(completed.workers))) or None,
         "batch_size": local and rows_at_once(config, local),
     }
 

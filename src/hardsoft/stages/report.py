@@ -11,7 +11,7 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
-from hardsoft.config.schema import Config, LocalEngineConfig, language_judges, load_config
+from hardsoft.config.schema import Config, ModelEngineConfig, language_judges, load_config
 from hardsoft.core.files import read_jsonl, read_text, write_outputs
 from hardsoft.core.labels import ANSWERS, Label, Outcome
 from hardsoft.core.names import clean_key
@@ -88,7 +88,7 @@ def provenance(config: Config) -> dict[str, str]:
     """What made the labels, so that it can be made again."""
     whole = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     engine = config.engine
-    model = f"{config.model.name} {config.model.revision or ''}" if isinstance(engine, LocalEngineConfig) else engine.model
+    model = f"{config.model.name} {config.model.revision or ''}" if isinstance(engine, ModelEngineConfig) else engine.model
     return {
         "Model": model.strip(),
         "Quantisation": config.quantization.method,

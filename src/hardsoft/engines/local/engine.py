@@ -71,6 +71,12 @@ class LocalEngine:
         """Megabytes of GPU memory on a GPU, else of main memory."""
         return peak_memory_mb(str(self._network.device))
 
+    @property
+    def workers(self) -> list[str]:
+        """The device of this process."""
+        device = self._network.device
+        return [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type]
+
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         """Complete every chat.
 

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from hardsoft.config.schema import ModelConfig, QuantizationConfig
-from hardsoft.core.errors import InputError
+from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.secrets import mask
 
 
@@ -50,7 +50,7 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
             **source,
         )
     except Exception as error:  # the loaders raise whatever their file formats and transports do
-        reason = mask(next(iter(str(error).splitlines()), type(error).__name__), os.environ.get("HF_TOKEN", ""))
+        reason = mask(first_line(error), os.environ.get("HF_TOKEN", ""))
         raise InputError(f"model.name {model.name}: cannot be loaded: {reason}") from error
     network, report = loaded
     check_tensors(report, model.name)

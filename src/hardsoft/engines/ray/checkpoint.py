@@ -1,0 +1,50 @@
+"""A checkpoint folder on a cluster: where it lies if a node sees it, else written there once from the object store."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock
+
+from hardsoft.core.errors import InputError
+
+
+class Checkpoint:
+    """The files of a checkpoint folder; it travels to the workers."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder).resolve()
+        self._sizes = {path.name: path.stat().st_size for path in sorted(self._folder.iterdir()) if path.is_file()}
+        self._contents: dict[str, Any] = {}
+
+    def send(self) -> None:
+        """Put the files into the object store, for nodes that do not see the folder."""
+        self._contents = {name: ray.put((self._folder / name).read_bytes()) for name in self._sizes}
+
+    def lies_here(self) -> bool:
+        """Whether this node sees the folder."""
+        return all(self._is_whole(self._folder / name) for name in self._sizes)
+
+    def local_folder(self) -> str:
+        """The folder on this node, written now if it must be.
+
+        Raises:
+            InputError: it is not here, and was not sent.
+        """
+        if self.lies_here():
+            return str(self._folder)
+        if not self._contents:
+            raise InputError(f"model.name {self._folder}: a node that joined later does not see this folder; run again")
+        identity = hashlib.sha256(repr((str(self._folder), self._sizes)).encode()).hexdigest()[:16]
+        copy = Path(tempfile.gettempdir(), "hardsoft-checkpoints", f"{ray.get_runtime_context().get_job_id()}-{identity}")
+        copy.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{copy}.lock"):
+            for name, content in self._contents.items():
+                if not self._is_whole(copy / name):
+                    (copy / name).write_bytes(ray.get(content))
+        return str(copy)
+
+    def _is_whole(self, path: Path) -> bool:
+        return path.is_file() and path.stat().st_size == self._sizes[path.name]

@@ -1,0 +1,155 @@
+"""A Ray cluster, joined or started here: the program that its nodes run, their libraries, and the workers they have room for."""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import hardsoft
+from hardsoft.config.schema import RayEngineConfig
+from hardsoft.core.errors import InputError, first_line
+
+CONNECT_S = 10
+"""Seconds that a cluster may take to accept a connection."""
+ANSWER_S = 300
+"""Seconds that a node may take to run a trifle, the transfer of the program included."""
+
+
+def join(address: str | None, files: Sequence[str]) -> None:
+    """Join a cluster, or start Ray on this machine, with this program as it lies here.
+
+    Args:
+        files: what workers read by paths relative to the working directory.
+
+    Raises:
+        InputError: there is no such cluster.
+    """
+    from hardsoft.engines.start import physical_cores
+
+    _check_listens(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address or "")
+    start = {"address": "local", "num_cpus": physical_cores(), "include_dashboard": False}
+    with tempfile.TemporaryDirectory(prefix="hardsoft-") as folder:
+        _copy_program(Path(folder), files)
+        environment = {
+            "working_dir": folder,
+            "env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")},
+        }
+        try:
+            ray.init(
+                **({"address": address} if address else start),
+                runtime_env=environment,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # whatever its transports raise
+            raise InputError(f"engine.address {address or 'null (Ray on this machine)'}: {first_line(error)}") from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # the engine counts what comes back
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # of what has no successor yet
+
+
+def _check_listens(address: str) -> None:
+    """Raise InputError if nobody listens at `host:port`: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"engine.address {address}: {why}; does `ray start --head` run there?") from None
+
+
+def _copy_program(folder: Path, files: Sequence[str]) -> None:
+    package = Path(str(hardsoft.__file__)).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / file)
+
+
+def on_every_node(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+    """What a function returns on each node, by the node's name.
+
+    Raises:
+        InputError: a node cannot run it.
+    """
+    task = ray.remote(num_cpus=0)(function)
+    asked = {
+        f"{node['NodeManagerHostname']} {node['NodeID'][:8]}": task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(*given)
+        for node in living_nodes()
+    }
+    try:
+        return dict(zip(asked, ray.get(list(asked.values()), timeout=ANSWER_S), strict=True))
+    except Exception as error:
+        raise InputError(f"ray: a node cannot run this program: {str(error).strip().splitlines()[-1]}") from None
+
+
+def compare_libraries(libraries: Sequence[str]) -> None:
+    """See that every node has this process's versions.
+
+    Raises:
+        InputError: one has others.
+    """
+    ours = versions(libraries)
+    for node, theirs in on_every_node(versions, libraries).items():
+        different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in libraries if theirs[name] != ours[name]]
+        if different:
+            raise InputError(f"ray: node {node} has {', '.join(different)}; install the same versions everywhere")
+
+
+def versions(libraries: Sequence[str]) -> dict[str, str]:
+    """The versions of libraries in this process; `none` of those that are missing."""
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "none"
+    return found
+
+
+def count_workers(option: RayEngineConfig) -> tuple[int, int]:
+    """The fewest and the most workers that the engine may have.
+
+    Raises:
+        InputError: the cluster has no room for the fewest.
+    """
+    room = sum(_room(node["Resources"], option) for node in living_nodes())
+    wanted = option.workers
+    fewest, most = wanted if isinstance(wanted, list) else (room, room) if wanted == "auto" else (wanted, wanted)
+    if room < max(1, fewest):
+        raise InputError(
+            f"engine.workers: {max(1, fewest)} wanted, and the cluster has room for {room} with engine.num_cpus "
+            f"{option.num_cpus} and engine.num_gpus {option.num_gpus:g} each; lower one of them"
+        )
+    return fewest, min(most, room)
+
+
+def _room(has: dict[str, float], option: RayEngineConfig) -> int:
+    fit = int(has.get("CPU", 0) // option.num_cpus)
+    return min(fit, int(has.get("GPU", 0) / option.num_gpus)) if option.num_gpus else fit
+
+
+def living_nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_idle() -> bool:
+    """Whether nobody has taken a CPU of the cluster, as every worker would."""
+    return bool(ray.available_resources().get("CPU", 0) >= ray.cluster_resources().get("CPU", 0))

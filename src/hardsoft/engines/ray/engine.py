@@ -1,0 +1,212 @@
+"""Chats stream through a pool of workers on a cluster, each of which holds the model, and their answers stream back.
+
+Ray Data moves the rows, replaces what dies and lets nothing pile up. What it leaves is done here: it drops blocks that took their
+worker down twice, so what came back is counted, and what is missing is asked again in ever smaller blocks, until a row that kills
+its worker is alone and takes no other along.
+"""
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby, islice
+from typing import Any
+
+from hardsoft.config.device import rows_at_once
+from hardsoft.config.schema import Config, RayEngineConfig, readout_of
+from hardsoft.core.chat import Chat, Completion
+from hardsoft.core.errors import InputError, first_line
+from hardsoft.core.progress import note
+from hardsoft.engines.base import OnResults
+from hardsoft.engines.local.lookahead import WINDOW
+from hardsoft.store.key import LIBRARIES
+
+try:
+    import pyarrow as pa
+    import ray
+    import ray.data
+except ImportError as error:
+    raise InputError(f"engine=ray needs Ray ({error}); pip install 'hardsoft[ray]'") from None
+
+from hardsoft.engines.ray.checkpoint import Checkpoint
+from hardsoft.engines.ray.cluster import compare_libraries, count_workers, is_idle, join, living_nodes, on_every_node
+from hardsoft.engines.ray.frame import Frame
+from hardsoft.engines.ray.worker import Sender, Worker, read_answers
+
+BLOCKS = 8
+"""At least so many blocks for each worker, so that all end at about the same time."""
+SMALLER = 32
+"""By so much are the blocks smaller in which lost rows are asked again."""
+IDLE_S = 60.0
+"""After so many seconds in which the cluster does nothing, what it owes is asked again."""
+PATIENCE_S = 3600.0
+"""Seconds to wait for an answer while the cluster is busy."""
+KILLED = "its worker ended twice while it was alone with this row"
+
+
+@contextmanager
+def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) -> Iterator["RayEngine"]:
+    """An engine on the configured cluster, until the end of the `with` block.
+
+    Args:
+        device: `cpu` or `cuda`, of the workers.
+        worker: the class that answers; tests and benchmarks have others.
+
+    Raises:
+        InputError: no cluster answers, its libraries differ from this process's, or it has no room for the workers.
+    """
+    assert isinstance(config.engine, RayEngineConfig)
+    prompt = config.prompt
+    join(config.engine.address, [path for path in (prompt.template, prompt.dep, readout_of(config)) if path])
+    try:
+        compare_libraries([*LIBRARIES, *(["bitsandbytes"] if config.quantization.method != "none" else [])])
+        pool = count_workers(config.engine)
+        checkpoint = Checkpoint(config.model.name) if config.model.source == "folder" else None
+        if checkpoint and not all(on_every_node(Checkpoint.lies_here, checkpoint).values()):
+            checkpoint.send()
+        note(f"ray: nodes {len(living_nodes())}, workers up to {pool[1]}")
+        block = min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (pool[1] * BLOCKS))))
+        given = {"config": config, "device": device, "checkpoint": checkpoint}
+        yield RayEngine(worker, given, config.engine, pool, block)
+    finally:
+        ray.shutdown()
+
+
+class RayEngine:
+    """Workers on a Ray cluster as one engine."""
+
+    def __init__(self, worker: type, given: dict[str, Any], option: RayEngineConfig, pool: tuple[int, int], block: int) -> None:
+        """
+        Args:
+            worker: the class of the workers.
+            given: what their constructor takes beside the frame.
+            option: what each worker needs of a node.
+            pool: the fewest and the most workers.
+            block: rows that a worker is given at once.
+        """
+        self._worker, self._given, self._option, self._pool, self._block = worker, given, option, pool, block
+        self._senders: dict[str, Sender] = {}
+        """The last word of each worker that has answered lately, by its actor."""
+        self._memory = 0.0
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Megabytes of the workers, summed."""
+        return self._memory
+
+    @property
+    def workers(self) -> list[str]:
+        """The devices of those that have answered, and whose nodes live."""
+        return [sender.device for sender in self._senders.values()]
+
+    def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
+        """Complete every chat.
+
+        Raises:
+            InputError: a worker cannot load the model, or none answers.
+        """
+        rows = enumerate(chats)
+        first = list(islice(rows, self._block))
+        if not first:
+            return
+        frame = Frame([chat for _, chat in first])
+        blocks, count = [ray.put(frame.pack(first))], len(first)
+        while some := list(islice(rows, self._block)):
+            blocks.append(ray.put(frame.pack(some)))
+            count += len(some)
+        done = bytearray(count)
+
+        def keep(table: pa.Table) -> None:
+            answers, senders = read_answers(table)
+            self._see(senders)
+            new = [(row, one) for row, one in answers if not done[row]]
+            for row, _ in new:
+                done[row] = 1
+            on_results(new)
+
+        self._ask(blocks, frame, keep)
+        for size in (max(1, self._block // SMALLER), 1, 1):
+            if lost := _lost(done):
+                note(f"ray: {len(lost)} rows were lost with their workers; they are asked again, {size} at a time")
+                self._ask(self._smaller(blocks, lost, size), frame, keep)
+        if lost := _lost(done):
+            on_results([(row, Completion(KILLED, "error", 0)) for row in lost])
+
+    def _smaller(self, blocks: Sequence[Any], rows: Sequence[int], size: int) -> list[Any]:
+        """Some rows of the blocks, in blocks of their own."""
+        smaller = []
+        for number, some in groupby(rows, lambda row: row // self._block):
+            block, places = ray.get(blocks[number]), [row % self._block for row in some]
+            smaller += [ray.put(block.take(places[start : start + size])) for start in range(0, len(places), size)]
+        return smaller
+
+    def _ask(self, blocks: Sequence[Any], frame: Frame, keep: Callable[[pa.Table], None]) -> None:
+        """Let a pool of workers answer blocks, as far as answers come."""
+        fewest, most = (min(workers, len(blocks)) for workers in self._pool)
+        self._senders.clear()
+        answers = ray.data.from_arrow_refs(list(blocks)).map_batches(
+            self._worker,
+            fn_constructor_kwargs={**self._given, "frame": frame},
+            compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=self._option.num_cpus,
+            num_gpus=self._option.num_gpus or None,
+            max_task_retries=1,
+        )
+        came: queue.Queue[pa.Table | Exception | None] = queue.Queue(maxsize=4)
+        threading.Thread(target=_read, args=(answers, came), daemon=True).start()
+        while (table := self._next(came)) is not None:
+            keep(table)
+
+    def _next(self, came: "queue.Queue[pa.Table | Exception | None]") -> pa.Table | None:
+        """The next answers; None if no more can be expected.
+
+        Raises:
+            InputError: there never were any, or none for too long.
+        """
+        asked = busy = time.monotonic()
+        while True:
+            try:
+                table = came.get(timeout=5.0)
+                break
+            except queue.Empty:
+                now = time.monotonic()
+                busy = busy if is_idle() else now
+                if now - busy > IDLE_S:
+                    table = TimeoutError(f"nothing ran for {IDLE_S:.0f} s")
+                    break
+                if now - asked > PATIENCE_S:
+                    raise InputError(
+                        f"ray: no answer in {PATIENCE_S:.0f} s (`ray status` tells what workers wait for); run again to go on"
+                    ) from None
+        if isinstance(table, Exception):
+            if not self._memory:
+                raise InputError(f"ray: no worker answered: {type(table).__name__}: {first_line(table)}")
+            note(f"ray: {type(table).__name__}: {first_line(table)}")
+            return None
+        return table
+
+    def _see(self, senders: Sequence[Sender]) -> None:
+        for sender in senders:
+            if sender.fault:
+                raise InputError(f"{sender.fault} (a worker on node {sender.node[:8]})")
+            self._senders[sender.actor] = sender
+        living = {node["NodeID"] for node in living_nodes()}
+        self._senders = {actor: sender for actor, sender in self._senders.items() if sender.node in living}
+        self._memory = max(self._memory, sum(sender.peak_memory_mb for sender in self._senders.values()))
+
+
+def _read(answers: "ray.data.Dataset", came: "queue.Queue[pa.Table | Exception | None]") -> None:
+    try:
+        for table in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+            came.put(table)
+        came.put(None)
+    except Exception as error:
+        came.put(error)
+
+
+def _lost(done: bytearray) -> list[int]:
+    return [row for row, is_done in enumerate(done) if not is_done]
