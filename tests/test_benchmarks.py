@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 SMALL = {
+    "cluster": ["--tiny", "40", "--smollm2", "0", "--nothing", "3000"],
     "coverage": ["--sizes", "10"],
     "dtypes": ["model=tiny", "--skills", "4", "--rounds", "1"],
     "flips": ["model=tiny", "--skills", "3", "--batch-sizes", "1", "2", "--settings", "model.dtype=float32"],
