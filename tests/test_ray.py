@@ -21,14 +21,14 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 import hardsoft  # noqa: E402
 from hardsoft.config.compose import compose  # noqa: E402
-from hardsoft.config.schema import Config, validate  # noqa: E402
+from hardsoft.config.schema import Config, RayEngineConfig, validate  # noqa: E402
 from hardsoft.core.chat import Chat, Completion  # noqa: E402
 from hardsoft.core.errors import InputError  # noqa: E402
 from hardsoft.engines.ray.checkpoint import Checkpoint  # noqa: E402
 from hardsoft.engines.ray.cluster import on_every_node  # noqa: E402
 from hardsoft.engines.ray.engine import KILLED, RayEngine, ray_engine  # noqa: E402
 from hardsoft.engines.ray.frame import Frame  # noqa: E402
-from hardsoft.engines.ray.worker import Sender, write_answers  # noqa: E402
+from hardsoft.engines.ray.worker import Sender, Worker, write_answers  # noqa: E402
 from hardsoft.engines.start import local_engine  # noqa: E402
 from hardsoft.prompting.prompts import read_prompt  # noqa: E402
 from hardsoft.store.key import completion_setting  # noqa: E402
@@ -193,19 +193,31 @@ def test_the_program_and_the_checkpoint_travel(cluster: Cluster, tmp_path: Path)
     def program() -> str:
         return str(hardsoft.__file__)
 
-    folder = tmp_path / "tiny"
+    folder = tmp_path / "mine"
     shutil.copytree(ROOT / "models/tiny/checkpoint", folder)
-    with ray_engine(configured(f"engine.address={cluster.address}"), "cpu", 10):
+    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    config = configured(f"engine.address={cluster.address}", "prompt=label_only", f"model.name={folder}", f"model.dep={folder}")
+    with ray_engine(config, "cpu", 10):
         for path in on_every_node(program).values():
             assert "runtime_resources" in path, "a worker runs the program of the driver's folder"
         checkpoint = Checkpoint(str(folder))
-        checkpoint.send()
-        expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert all(on_every_node(Checkpoint.lies_here, checkpoint).values())
+        (folder / "config.json").write_bytes(expected["config.json"] + b" ")
+        assert not any(on_every_node(Checkpoint.lies_here, checkpoint).values()), "files of the same names are not enough"
         shutil.rmtree(folder)
-        (copy,) = set(on_every_node(Checkpoint.local_folder, checkpoint).values())
-        assert copy != str(folder)
-        assert {path.name: path.read_bytes() for path in Path(copy).iterdir()} == expected
-        shutil.rmtree(copy)
+        assert isinstance(config.engine, RayEngineConfig)
+        engine = RayEngine(Worker, {"config": config, "device": "cpu", "checkpoint": checkpoint}, config.engine, (1, 1), 20)
+        with pytest.raises(InputError, match="does not see this folder"):
+            answered(engine, chats(10))
+        for name, content in expected.items():
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        checkpoint.send()
+        shutil.rmtree(folder)
+        assert len(answered(engine, chats(10))) == 10
+        (copy,) = {Path(copy) for copy in on_every_node(Checkpoint.local_folder, checkpoint).values()}
+        assert copy.name == folder.name, "it is part of the weights' identity"
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == expected
 
 
 @pytest.mark.parametrize(

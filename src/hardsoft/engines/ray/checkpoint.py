@@ -9,6 +9,7 @@ import ray
 from filelock import FileLock
 
 from hardsoft.core.errors import InputError
+from hardsoft.store.key import file_hash
 
 
 class Checkpoint:
@@ -16,19 +17,19 @@ class Checkpoint:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder).resolve()
-        self._sizes = {path.name: path.stat().st_size for path in sorted(self._folder.iterdir()) if path.is_file()}
+        self._hashes = {path.name: file_hash(path) for path in sorted(self._folder.iterdir()) if path.is_file()}
         self._contents: dict[str, Any] = {}
 
     def send(self) -> None:
         """Put the files into the object store, for nodes that do not see the folder."""
-        self._contents = {name: ray.put((self._folder / name).read_bytes()) for name in self._sizes}
+        self._contents = {name: ray.put((self._folder / name).read_bytes()) for name in self._hashes}
 
     def lies_here(self) -> bool:
-        """Whether this node sees the folder."""
-        return all(self._is_whole(self._folder / name) for name in self._sizes)
+        """Whether this node sees the folder, with the same files."""
+        return all(self._is_same(self._folder / name) for name in self._hashes)
 
     def local_folder(self) -> str:
-        """The folder on this node, written now if it must be.
+        """The folder on this node, written now if it must be, and then kept for other runs.
 
         Raises:
             InputError: it is not here, and was not sent.
@@ -37,14 +38,14 @@ class Checkpoint:
             return str(self._folder)
         if not self._contents:
             raise InputError(f"model.name {self._folder}: a node that joined later does not see this folder; run again")
-        identity = hashlib.sha256(repr((str(self._folder), self._sizes)).encode()).hexdigest()[:16]
-        copy = Path(tempfile.gettempdir(), "hardsoft-checkpoints", f"{ray.get_runtime_context().get_job_id()}-{identity}")
+        identity = hashlib.sha256(repr(self._hashes).encode()).hexdigest()[:16]
+        copy = Path(tempfile.gettempdir(), "hardsoft-checkpoints", identity, self._folder.name)
         copy.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{copy}.lock"):
+        with FileLock(copy.parent / "lock"):
             for name, content in self._contents.items():
-                if not self._is_whole(copy / name):
+                if not self._is_same(copy / name):
                     (copy / name).write_bytes(ray.get(content))
         return str(copy)
 
-    def _is_whole(self, path: Path) -> bool:
-        return path.is_file() and path.stat().st_size == self._sizes[path.name]
+    def _is_same(self, path: Path) -> bool:
+        return path.is_file() and file_hash(path) == self._hashes[path.name]

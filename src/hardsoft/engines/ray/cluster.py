@@ -30,7 +30,7 @@ def join(address: str | None, files: Sequence[str]) -> None:
     """Join a cluster, or start Ray on this machine, with this program as it lies here.
 
     Args:
-        files: what workers read by paths relative to the working directory.
+        files: what workers read; those in this folder travel, others must be seen from every node.
 
     Raises:
         InputError: there is no such cluster.
@@ -75,9 +75,13 @@ def _check_listens(address: str) -> None:
 def _copy_program(folder: Path, files: Sequence[str]) -> None:
     package = Path(str(hardsoft.__file__)).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in files:
+    for file in filter(_lies_in_this_folder, files):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / file)
+
+
+def _lies_in_this_folder(file: str) -> bool:
+    return not Path(file).is_absolute() and ".." not in Path(file).parts
 
 
 def on_every_node(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
@@ -150,6 +154,6 @@ def living_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def is_idle() -> bool:
-    """Whether nobody has taken a CPU of the cluster, as every worker would."""
-    return bool(ray.available_resources().get("CPU", 0) >= ray.cluster_resources().get("CPU", 0))
+def cpus() -> tuple[float, float]:
+    """The cluster's CPUs that nobody has taken, as every worker would, and all of them."""
+    return ray.available_resources().get("CPU", 0.0), ray.cluster_resources().get("CPU", 0.0)

@@ -5,12 +5,12 @@ worker down twice, so what came back is counted, and what is missing is asked ag
 its worker is alone and takes no other along.
 """
 
+import contextlib
 import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby, islice
 from typing import Any
 
@@ -31,7 +31,7 @@ except ImportError as error:
     raise InputError(f"engine=ray needs Ray ({error}); pip install 'hardsoft[ray]'") from None
 
 from hardsoft.engines.ray.checkpoint import Checkpoint
-from hardsoft.engines.ray.cluster import compare_libraries, count_workers, is_idle, join, living_nodes, on_every_node
+from hardsoft.engines.ray.cluster import compare_libraries, count_workers, cpus, join, living_nodes, on_every_node
 from hardsoft.engines.ray.frame import Frame
 from hardsoft.engines.ray.worker import Sender, Worker, read_answers
 
@@ -41,12 +41,14 @@ SMALLER = 32
 """By so much are the blocks smaller in which lost rows are asked again."""
 IDLE_S = 60.0
 """After so many seconds in which the cluster does nothing, what it owes is asked again."""
+NOTE_S = 60.0
+"""Seconds between words to the one who waits for the first answer."""
 PATIENCE_S = 3600.0
-"""Seconds to wait for an answer while the cluster is busy."""
+"""Seconds to wait for one more answer while the cluster is busy, and at least ten times as long as for any before."""
 KILLED = "its worker ended twice while it was alone with this row"
 
 
-@contextmanager
+@contextlib.contextmanager
 def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) -> Iterator["RayEngine"]:
     """An engine on the configured cluster, until the end of the `with` block.
 
@@ -90,6 +92,7 @@ class RayEngine:
         self._senders: dict[str, Sender] = {}
         """The last word of each worker that has answered lately, by its actor."""
         self._memory = 0.0
+        self._longest_wait = 0.0
 
     @property
     def peak_memory_mb(self) -> float:
@@ -167,27 +170,33 @@ class RayEngine:
         Raises:
             InputError: there never were any, or none for too long.
         """
-        asked = busy = time.monotonic()
+        table = self._wait(came)
+        if not isinstance(table, Exception):
+            return table
+        if not self._memory:
+            raise InputError(f"ray: no worker answered: {type(table).__name__}: {first_line(table)}")
+        note(f"ray: {type(table).__name__}: {first_line(table)}")
+        return None
+
+    def _wait(self, came: "queue.Queue[pa.Table | Exception | None]") -> pa.Table | Exception | None:
+        """What comes next; an error if the cluster idles. The first answer may take its time, but the waiting is told."""
+        begin = busy = told = time.monotonic()
         while True:
-            try:
+            with contextlib.suppress(queue.Empty):
                 table = came.get(timeout=5.0)
-                break
-            except queue.Empty:
-                now = time.monotonic()
-                busy = busy if is_idle() else now
-                if now - busy > IDLE_S:
-                    table = TimeoutError(f"nothing ran for {IDLE_S:.0f} s")
-                    break
-                if now - asked > PATIENCE_S:
-                    raise InputError(
-                        f"ray: no answer in {PATIENCE_S:.0f} s (`ray status` tells what workers wait for); run again to go on"
-                    ) from None
-        if isinstance(table, Exception):
-            if not self._memory:
-                raise InputError(f"ray: no worker answered: {type(table).__name__}: {first_line(table)}")
-            note(f"ray: {type(table).__name__}: {first_line(table)}")
-            return None
-        return table
+                self._longest_wait = max(self._longest_wait, time.monotonic() - begin)
+                return table
+            now, free, all_of_them = time.monotonic(), *cpus()
+            busy = busy if free >= all_of_them else now
+            if now - busy > IDLE_S:
+                return TimeoutError(f"nothing ran for {IDLE_S:.0f} s")
+            if self._memory and now - begin > max(PATIENCE_S, 10 * self._longest_wait):
+                raise InputError(
+                    f"ray: no answer in {now - begin:.0f} s (see `ray status`); what came is stored, run again to go on"
+                )
+            if not self._memory and now - told > NOTE_S:
+                told = now
+                note(f"ray: no worker has answered yet; {free:g} of the cluster's {all_of_them:g} CPUs are free")
 
     def _see(self, senders: Sequence[Sender]) -> None:
         for sender in senders:
