@@ -173,6 +173,7 @@ def test_a_servers_address() -> None:
         (["engine.workers=[2]"], r"engine: workers must be a number, auto, or \[fewest, most\]"),
         (["engine.address='ray://host:10001'"], r"engine: address must be auto, host:port or null \(it is 'ray://host:10001'\)"),
         (["engine.num_cpus=0"], r"engine\.num_cpus: "),
+        (["engine.num_gpus=1.5"], r"engine: num_gpus must be a share of one GPU, or a whole number \(it is 1\.5\)"),
         (["engine.num_gpus=1"], r"engine: with num_gpus, set batch_size to a number"),
         (
             ["engine.num_gpus=0.5", "engine.batch_size=64", "quantization=nf4"],

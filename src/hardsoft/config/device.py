@@ -12,6 +12,7 @@ import pynvml
 from hardsoft.config.schema import Config, EngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
 
 ELSEWHERE = "elsewhere"
+LIBRARIES = ("torch", "transformers", "tokenizers")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ROOM_TO_DEQUANTIZE = 1.4
 """Total memory that dequantising takes, as a multiple of the dequantised weights: those of 4 bits, keys and values, and work."""
@@ -66,6 +67,11 @@ def dequantizes(config: Config, device: str) -> bool:
         return config.quantization.dequantize
     size = config.model.parameters * BYTES[config.model.dtype]
     return total_memory(device) >= ROOM_TO_DEQUANTIZE * size
+
+
+def libraries_of(config: Config) -> tuple[str, ...]:
+    """The packages whose versions can change a completion."""
+    return (*LIBRARIES, *(["bitsandbytes"] if config.quantization.method != "none" else []))
 
 
 def rows_at_once(config: Config, device: str) -> int:

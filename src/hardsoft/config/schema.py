@@ -196,6 +196,8 @@ class RayEngineConfig(Section):
             raise ValueError(f"address must be auto, host:port or null (it is {self.address!r})")
         if isinstance(self.workers, list) and (len(self.workers) != 2 or self.workers[0] > self.workers[1]):
             raise ValueError("workers must be a number, auto, or [fewest, most]")
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus must be a share of one GPU, or a whole number (it is {self.num_gpus:g})")
         if self.num_gpus and self.batch_size == "auto":
             raise ValueError("with num_gpus, set batch_size to a number: what fits on the workers' GPUs cannot be told from here")
         return self

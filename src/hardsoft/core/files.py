@@ -1,5 +1,6 @@
 """Text files: outputs that are replaced only when all of them are ready. Knows JSON, not what the files are for."""
 
+import hashlib
 import json
 import os
 import re
@@ -71,3 +72,16 @@ def read_jsonl(path: str) -> list[dict[str, Any]]:
     """Read a JSON-lines file written by an earlier stage."""
     with open(path, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None

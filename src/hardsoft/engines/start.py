@@ -22,6 +22,13 @@ from hardsoft.prompting.prompts import read_prompt
 WINDOWS = 8
 """At least so many of them in each process, so that all processes end at about the same time."""
 
+RAY = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what it writes to the terminal, whatever a driver asks
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that still waits when this process has left a cluster would start one
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment variables of Ray."""
+
 
 @contextmanager
 def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
@@ -45,6 +52,8 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
         yield Fleet(servers) if len(servers) > 1 else next(iter(servers.values()))
         return
     if isinstance(config.engine, RayEngineConfig):
+        for name, value in RAY.items():
+            os.environ.setdefault(name, value)  # read when it is imported
         from hardsoft.engines.ray.engine import ray_engine
 
         with ray_engine(config, device, rows) as engine:

@@ -5,16 +5,15 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from hardsoft.config.device import dequantizes, rows_at_once
+from hardsoft.config.device import dequantizes, libraries_of, rows_at_once
 from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig, readout_of
-from hardsoft.core.errors import InputError
+from hardsoft.core.files import file_hash
 from hardsoft.store.rows import Setting
 
 COMPLETION_FORMAT = 1
 """One more whenever completions stored before would be wrong answers."""
 VERDICT_FORMAT = 1
 """One more whenever verdicts stored before would be wrong."""
-LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 def completion_setting(config: Config, device: str) -> Setting:
@@ -36,7 +35,6 @@ def completion_setting(config: Config, device: str) -> Setting:
         more |= {"endpoint": config.engine.endpoint} if config.engine.endpoint != "chat" else {}
         return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill, **more}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
-    libraries = LIBRARIES if config.quantization.method == "none" else (*LIBRARIES, "bitsandbytes")
     scored = {"readout": file_hash(Path(readout))} if (readout := readout_of(config)) else {}
     return {
         **kind,
@@ -48,7 +46,7 @@ def completion_setting(config: Config, device: str) -> Setting:
         "device": device,
         "batch_size": None if exact else rows_at_once(config, device),
         "generation": generation,
-        "libraries": {name: version(name) for name in libraries},
+        "libraries": {name: version(name) for name in libraries_of(config)},
     }
 
 
@@ -79,16 +77,3 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
         if path.is_file():
             combined.update(f"{path.name} {file_hash(path)}\n".encode())
     return {"name": Path(model.name).name, "files": combined.hexdigest()}
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file.
-
-    Raises:
-        InputError: there is none.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None

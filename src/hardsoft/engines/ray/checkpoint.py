@@ -1,6 +1,7 @@
 """A checkpoint folder on a cluster: where it lies if a node sees it, else written there once from the object store."""
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import ray
 from filelock import FileLock
 
 from hardsoft.core.errors import InputError
-from hardsoft.store.key import file_hash
+from hardsoft.core.files import file_hash
 
 
 class Checkpoint:
@@ -39,7 +40,7 @@ class Checkpoint:
         if not self._contents:
             raise InputError(f"model.name {self._folder}: a node that joined later does not see this folder; run again")
         identity = hashlib.sha256(repr(self._hashes).encode()).hexdigest()[:16]
-        copy = Path(tempfile.gettempdir(), "hardsoft-checkpoints", identity, self._folder.name)
+        copy = Path(tempfile.gettempdir(), f"hardsoft-checkpoints-{os.getuid()}", identity, self._folder.name)
         copy.mkdir(parents=True, exist_ok=True)
         with FileLock(copy.parent / "lock"):
             for name, content in self._contents.items():

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ def join(address: str | None, files: Sequence[str]) -> None:
             raise InputError(f"engine.address {address or 'null (Ray on this machine)'}: {first_line(error)}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # the engine counts what comes back
+    context.max_errored_blocks = -1  # the engine counts what comes back,
+    context.execution_no_progress_timeout_s = -1  # knows how long it waits,
+    context.max_consecutive_actor_init_deaths = 10  # and a node may go while a model loads
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # of what has no successor yet
 
@@ -103,17 +105,22 @@ def on_every_node(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
         raise InputError(f"ray: a node cannot run this program: {str(error).strip().splitlines()[-1]}") from None
 
 
-def compare_libraries(libraries: Sequence[str]) -> None:
-    """See that every node has this process's versions.
+def compare_libraries(libraries: Mapping[str, str]) -> None:
+    """See that every node has the same versions of libraries.
 
     Raises:
         InputError: one has others.
     """
-    ours = versions(libraries)
-    for node, theirs in on_every_node(versions, libraries).items():
-        different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in libraries if theirs[name] != ours[name]]
-        if different:
-            raise InputError(f"ray: node {node} has {', '.join(different)}; install the same versions everywhere")
+    for node, fault in on_every_node(other_versions, libraries).items():
+        if fault:
+            raise InputError(f"ray: node {node} has {fault}")
+
+
+def other_versions(libraries: Mapping[str, str]) -> str:
+    """Which libraries have other versions in this process, as the end of a sentence; empty if none."""
+    here = versions(list(libraries))
+    different = [f"{name} {here[name]} instead of {wanted}" for name, wanted in libraries.items() if here[name] != wanted]
+    return f"{', '.join(different)}; install the same versions everywhere" if different else ""
 
 
 def versions(libraries: Sequence[str]) -> dict[str, str]:
@@ -145,8 +152,11 @@ def count_workers(option: RayEngineConfig) -> tuple[int, int]:
 
 
 def _room(has: dict[str, float], option: RayEngineConfig) -> int:
-    fit = int(has.get("CPU", 0) // option.num_cpus)
-    return min(fit, int(has.get("GPU", 0) / option.num_gpus)) if option.num_gpus else fit
+    fit, share = int(has.get("CPU", 0) // option.num_cpus), option.num_gpus
+    if not share:
+        return fit
+    gpus = int(has.get("GPU", 0))
+    return min(fit, gpus * int(1 / share) if share < 1 else gpus // int(share))  # a worker's share is of one GPU
 
 
 def living_nodes() -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Chats stream through a pool of workers on a cluster, each of which holds the model, and their answers stream back.
 
-Ray Data moves the rows, replaces what dies and lets nothing pile up. What it leaves is done here: it drops blocks that took their
-worker down twice, so what came back is counted, and what is missing is asked again in ever smaller blocks, until a row that kills
-its worker is alone and takes no other along.
+The questions wait in Ray's object store; Ray Data hands them out, replaces what dies and holds back what would pile up. What it
+leaves is done here: it drops blocks that took their worker down twice, so what came back is counted, and what is missing is asked
+again in ever smaller blocks, until a row that kills its worker is alone and takes no other along.
 """
 
 import contextlib
@@ -14,24 +14,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-from hardsoft.config.device import rows_at_once
+from hardsoft.config.device import libraries_of, rows_at_once
 from hardsoft.config.schema import Config, RayEngineConfig, readout_of
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.local.lookahead import WINDOW
-from hardsoft.store.key import LIBRARIES
 
 try:
     import pyarrow as pa
     import ray
     import ray.data
+    import ray.exceptions
 except ImportError as error:
     raise InputError(f"engine=ray needs Ray ({error}); pip install 'hardsoft[ray]'") from None
 
 from hardsoft.engines.ray.checkpoint import Checkpoint
-from hardsoft.engines.ray.cluster import compare_libraries, count_workers, cpus, join, living_nodes, on_every_node
+from hardsoft.engines.ray.cluster import compare_libraries, count_workers, cpus, join, living_nodes, on_every_node, versions
 from hardsoft.engines.ray.frame import Frame
 from hardsoft.engines.ray.worker import Sender, Worker, read_answers
 
@@ -62,16 +62,19 @@ def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) ->
     assert isinstance(config.engine, RayEngineConfig)
     prompt = config.prompt
     join(config.engine.address, [path for path in (prompt.template, prompt.dep, readout_of(config)) if path])
+    libraries = versions(libraries_of(config))
     try:
-        compare_libraries([*LIBRARIES, *(["bitsandbytes"] if config.quantization.method != "none" else [])])
+        compare_libraries(libraries)
         pool = count_workers(config.engine)
         checkpoint = Checkpoint(config.model.name) if config.model.source == "folder" else None
         if checkpoint and not all(on_every_node(Checkpoint.lies_here, checkpoint).values()):
             checkpoint.send()
         note(f"ray: nodes {len(living_nodes())}, workers up to {pool[1]}")
         block = min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (pool[1] * BLOCKS))))
-        given = {"config": config, "device": device, "checkpoint": checkpoint}
+        given = {"config": config, "device": device, "checkpoint": checkpoint, "libraries": libraries}
         yield RayEngine(worker, given, config.engine, pool, block)
+    except ray.exceptions.RayError as error:
+        raise InputError(f"ray: {type(error).__name__}: {first_line(error)}; what came is stored, run again to go on") from None
     finally:
         ray.shutdown()
 
@@ -129,57 +132,70 @@ class RayEngine:
                 done[row] = 1
             on_results(new)
 
-        self._ask(blocks, frame, keep)
-        for size in (max(1, self._block // SMALLER), 1, 1):
-            if lost := _lost(done):
-                note(f"ray: {len(lost)} rows were lost with their workers; they are asked again, {size} at a time")
-                self._ask(self._smaller(blocks, lost, size), frame, keep)
-        if lost := _lost(done):
+        waiting, sizes = blocks, [self._block, max(1, self._block // SMALLER), 1]
+        while waiting:
+            before = done.count(1)
+            fault = self._ask(waiting, frame, keep, alone=sizes[0] == 1)
+            if fault and done.count(1) == before:
+                raise InputError(f"ray: {fault}; what came is stored, run again to go on")
+            if not fault:
+                del sizes[0]
+            lost = [row for row, is_done in enumerate(done) if not is_done]
+            waiting = self._again(blocks, lost, sizes[0]) if sizes else []
+            if waiting:
+                note(f"ray: {fault or 'workers died'}; {len(lost)} rows are asked again, {sizes[0]} at a time")
+        if not sizes:
             on_results([(row, Completion(KILLED, "error", 0)) for row in lost])
 
-    def _smaller(self, blocks: Sequence[Any], rows: Sequence[int], size: int) -> list[Any]:
+    def _again(self, blocks: Sequence[Any], rows: Sequence[int], size: int) -> list[Any]:
         """Some rows of the blocks, in blocks of their own."""
-        smaller = []
+        again = []
         for number, some in groupby(rows, lambda row: row // self._block):
             block, places = ray.get(blocks[number]), [row % self._block for row in some]
-            smaller += [ray.put(block.take(places[start : start + size])) for start in range(0, len(places), size)]
-        return smaller
+            again += [ray.put(block.take(places[start : start + size])) for start in range(0, len(places), size)]
+        return again
 
-    def _ask(self, blocks: Sequence[Any], frame: Frame, keep: Callable[[pa.Table], None]) -> None:
-        """Let a pool of workers answer blocks, as far as answers come."""
-        fewest, most = (min(workers, len(blocks)) for workers in self._pool)
-        self._senders.clear()
-        answers = ray.data.from_arrow_refs(list(blocks)).map_batches(
-            self._worker,
-            fn_constructor_kwargs={**self._given, "frame": frame},
-            compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=self._option.num_cpus,
-            num_gpus=self._option.num_gpus or None,
-            max_task_retries=1,
-        )
-        came: queue.Queue[pa.Table | Exception | None] = queue.Queue(maxsize=4)
-        threading.Thread(target=_read, args=(answers, came), daemon=True).start()
-        while (table := self._next(came)) is not None:
-            keep(table)
+    def _ask(self, blocks: Sequence[Any], frame: Frame, keep: Callable[[pa.Table], None], alone: bool) -> str | None:
+        """Let a pool of workers answer blocks, as far as answers come.
 
-    def _next(self, came: "queue.Queue[pa.Table | Exception | None]") -> pa.Table | None:
-        """The next answers; None if no more can be expected.
+        Args:
+            alone: whether a worker has one block at a time, so that it takes no other along.
 
-        Raises:
-            InputError: there never were any, or none for too long.
+        Returns:
+            Why no more came before the end, if so.
         """
-        table = self._wait(came)
-        if not isinstance(table, Exception):
-            return table
-        if not self._memory:
-            raise InputError(f"ray: no worker answered: {type(table).__name__}: {first_line(table)}")
-        note(f"ray: {type(table).__name__}: {first_line(table)}")
+        fewest, most = (min(workers, len(blocks)) for workers in self._pool)
+        pool = ray.data.ActorPoolStrategy(
+            min_size=most if alone else fewest, max_size=most, max_tasks_in_flight_per_actor=1 if alone else None
+        )
+        self._senders.clear()
+
+        def answers() -> "ray.data.Dataset":
+            return ray.data.from_arrow_refs(list(blocks)).map_batches(
+                self._worker,
+                fn_constructor_kwargs={**self._given, "frame": frame},
+                compute=pool,
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=self._option.num_cpus,
+                num_gpus=self._option.num_gpus or None,
+                max_task_retries=1,
+            )
+
+        came: Came = queue.Queue(maxsize=4)
+        left = threading.Event()
+        threading.Thread(target=_read, args=(answers, came, left), daemon=True).start()
+        try:
+            while (table := self._wait(came)) is not None:
+                if isinstance(table, Exception):
+                    return f"{type(table).__name__}: {first_line(table)}"
+                keep(table)
+        finally:
+            left.set()
         return None
 
-    def _wait(self, came: "queue.Queue[pa.Table | Exception | None]") -> pa.Table | Exception | None:
-        """What comes next; an error if the cluster idles. The first answer may take its time, but the waiting is told."""
+    def _wait(self, came: "Came") -> pa.Table | Exception | None:
+        """What comes next; an error if the cluster idles, or lets wait for too long."""
         begin = busy = told = time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
@@ -189,8 +205,8 @@ class RayEngine:
             now, free, all_of_them = time.monotonic(), *cpus()
             busy = busy if free >= all_of_them else now
             if now - busy > IDLE_S:
-                return TimeoutError(f"nothing ran for {IDLE_S:.0f} s")
-            if self._memory and now - begin > max(PATIENCE_S, 10 * self._longest_wait):
+                return TimeoutError(f"no worker had a CPU for {IDLE_S:.0f} s")
+            if now - begin > max(PATIENCE_S, 10 * self._longest_wait):
                 raise InputError(
                     f"ray: no answer in {now - begin:.0f} s (see `ray status`); what came is stored, run again to go on"
                 )
@@ -208,14 +224,16 @@ class RayEngine:
         self._memory = max(self._memory, sum(sender.peak_memory_mb for sender in self._senders.values()))
 
 
-def _read(answers: "ray.data.Dataset", came: "queue.Queue[pa.Table | Exception | None]") -> None:
+Came = queue.Queue[pa.Table | Exception | None]
+
+
+def _read(answers: "Callable[[], ray.data.Dataset]", came: Came, left: threading.Event) -> None:
+    """Pass answers on, until their end or until nobody waits for them any more."""
     try:
-        for table in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in answers().iter_batches(batch_size=None, batch_format="pyarrow"):
+            if left.is_set():
+                return
             came.put(table)
         came.put(None)
     except Exception as error:
         came.put(error)
-
-
-def _lost(done: bytearray) -> list[int]:
-    return [row for row, is_done in enumerate(done) if not is_done]

@@ -1,7 +1,7 @@
 """What runs on a cluster's nodes: a worker with the local engine."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.base import Engine
 from hardsoft.engines.ray.checkpoint import Checkpoint
+from hardsoft.engines.ray.cluster import other_versions
 from hardsoft.engines.ray.frame import Frame
 
 ANSWERS = pa.schema(
@@ -43,10 +44,14 @@ class Sender:
 class Worker:
     """The local engine in a process of the cluster."""
 
-    def __init__(self, config: Config, device: str, frame: Frame, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, config: Config, device: str, frame: Frame, checkpoint: Checkpoint | None, libraries: Mapping[str, str]
+    ) -> None:
         self._frame, self._fault = frame, ""
         self._engine: Engine | None = None
         try:
+            if fault := other_versions(libraries):
+                raise InputError(f"this node, which joined later, has {fault}")
             self._engine = _engine(config, device, checkpoint)
         except Exception as error:
             self._fault = _said(error)
