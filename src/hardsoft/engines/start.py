@@ -23,7 +23,6 @@ WINDOWS = 8
 """At least so many of them in each process, so that all processes end at about the same time."""
 
 RAY = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what it writes to the terminal, whatever a driver asks
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that still waits when this process has left a cluster would start one
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -136,6 +136,8 @@ class RayEngine:
         while waiting:
             before = done.count(1)
             fault = self._ask(waiting, frame, keep, alone=sizes[0] == 1)
+            if not any(done) and len(waiting) > 1:
+                fault = fault or "every worker died before it answered (see the logs of Ray)"
             if fault and done.count(1) == before:
                 raise InputError(f"ray: {fault}; what came is stored, run again to go on")
             if not fault:
