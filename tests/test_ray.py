@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'hardsoft[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed")
 import pyarrow as pa  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
@@ -118,8 +119,8 @@ def test_it_answers_as_the_local_engine_does(cluster: Cluster, prompt: str) -> N
         found = answered(engine, iter(asked))
         assert engine.workers == ["cpu", "cpu"]
         assert engine.peak_memory_mb > 200
-    assert [found[row].text for row in range(90)] == [expected[row].text for row in range(90)]
     for row in range(90):
+        assert replace(found[row], probabilities=None) == replace(expected[row], probabilities=None)
         assert found[row].probabilities == pytest.approx(expected[row].probabilities, abs=1e-4)
 
 
@@ -162,7 +163,7 @@ def test_a_killed_driver_asks_only_for_what_is_not_stored(fresh: Repository) -> 
         fresh.configure("engine=ray", f"engine.address={two.address}", "engine.batch_size=16")
         environment = os.environ | {"PYTHONPATH": "src"}
         run = subprocess.Popen([sys.executable, "-m", "hardsoft.stages.classify"], cwd=fresh.path, env=environment)
-        while not (kept := stored(fresh)):
+        while not stored(fresh):
             assert run.poll() is None, "the run ended before it was killed"
             time.sleep(0.05)
         run.send_signal(signal.SIGKILL)
@@ -179,7 +180,7 @@ def test_a_killed_driver_asks_only_for_what_is_not_stored(fresh: Repository) -> 
 
 
 def test_ray_on_this_machine_as_one_command(fresh: Repository) -> None:
-    run = fresh.done("dvc", "exp", "run", "--queue", "-S", "engine=ray", "-S", "engine.workers=1", "--name", "queued")
+    fresh.done("dvc", "exp", "run", "--queue", "-S", "engine=ray", "-S", "engine.workers=1", "--name", "queued")
     run = fresh.done("dvc", "queue", "start", "-j", "1")
     for _ in range(240):
         if "Running" not in (status := fresh.done("dvc", "queue", "status").output) and "Queued" not in status:
@@ -275,7 +276,7 @@ def test_ray_is_not_installed(fresh: Repository) -> None:
     fresh.write("src/ray.py", "raise ImportError(\"No module named 'ray'\")\n")
     fresh.configure("engine=ray")
     run = fresh.run("python", "-m", "hardsoft.stages.classify")
-    line = "classify: engine=ray needs Ray (No module named 'ray'); pip install 'hardsoft[ray]'\n"
+    line = "classify: engine=ray needs Ray (No module named 'ray'); pip install -c constraints.txt -e '.[ray]'\n"
     assert (run.code, run.output) == (1, line)
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import psutil
 import pynvml
 
-from hardsoft.config.schema import Config, EngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, EngineConfig, LocalEngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
 
 ELSEWHERE = "elsewhere"
 LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -48,14 +48,11 @@ def guess_device(engine: EngineConfig) -> str:
 
 def find_device(engine: EngineConfig) -> str:
     """`cpu` or `cuda`, as torch finds it; a server's is `elsewhere`, and Ray's is what its workers have."""
-    if isinstance(engine, ServerEngineConfig):
-        return ELSEWHERE
-    if isinstance(engine, RayEngineConfig):
-        return "cuda" if engine.num_gpus else "cpu"
-    if engine.device != "auto":
-        return engine.device
-    if guess_device(engine) == "cpu" and "rocm" not in version("torch"):  # torch takes seconds to say the same
-        return "cpu"
+    guess = guess_device(engine)
+    if not isinstance(engine, LocalEngineConfig) or engine.device != "auto":
+        return guess
+    if guess == "cpu" and "rocm" not in version("torch"):  # torch takes seconds to say the same
+        return guess
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,8 +19,8 @@ from hardsoft.engines.local.lookahead import WINDOW
 from hardsoft.engines.pool import Pool
 from hardsoft.prompting.prompts import read_prompt
 
-WINDOWS = 8
-"""At least so many of them in each process, so that all processes end at about the same time."""
+SHARES = 8
+"""At least so many of them for each process, so that all processes end at about the same time."""
 
 RAY = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that still waits when this process has left a cluster would start one
@@ -62,7 +62,7 @@ def open_engine(config: Config, device: str, rows: int) -> Iterator[Engine]:
     if processes == 1:
         yield local_engine(config, device)
         return
-    window = min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (processes * WINDOWS))))
+    window = rows_in_a_share(config, device, rows, processes)
     devices = [f"cuda:{number}" for number in range(processes)] if device == "cuda" else ["cpu"] * processes
     makers = [partial(local_engine, config, one, window) for one in devices]
     with Pool(makers, window, threads=None if device == "cuda" else max(1, physical_cores() // processes)) as pool:
@@ -123,6 +123,11 @@ def count_processes(config: Config, device: str, rows: int) -> int:
     if wanted != "auto":
         return min(busy, wanted)
     return min(busy, physical_cores(), _copies_that_fit(config.model.name))
+
+
+def rows_in_a_share(config: Config, device: str, rows: int, processes: int) -> int:
+    """Of so many rows, those that a process is given at once: a window if there are many, and never less than a batch."""
+    return min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (processes * SHARES))))
 
 
 def physical_cores() -> int:

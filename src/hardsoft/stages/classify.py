@@ -39,7 +39,7 @@ class Completions:
     tokens: int
     """Generated now."""
     seconds: float
-    """Of computing, loading excluded."""
+    """Of computing; loading is excluded, but for Ray's workers, which load when rows have come."""
     peak_memory_mb: float | None
     """Megabytes of the engine; None if there was nothing to compute."""
     device: str | None

@@ -19,11 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import hardsoft
 from hardsoft.config.schema import RayEngineConfig
 from hardsoft.core.errors import InputError, first_line
+from hardsoft.engines.start import physical_cores
 
 CONNECT_S = 10
 """Seconds that a cluster may take to accept a connection."""
-ANSWER_S = 300
-"""Seconds that a node may take to run a trifle, the transfer of the program included."""
+ANSWER_S = 1800
+"""Seconds that a node may take to answer, the transfer of the program and the reading of a checkpoint included."""
 
 
 def join(address: str | None, files: Sequence[str]) -> None:
@@ -35,8 +36,6 @@ def join(address: str | None, files: Sequence[str]) -> None:
     Raises:
         InputError: there is no such cluster.
     """
-    from hardsoft.engines.start import physical_cores
-
     _check_listens(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address or "")
     start = {"address": "local", "num_cpus": physical_cores(), "include_dashboard": False}
     with tempfile.TemporaryDirectory(prefix="hardsoft-") as folder:
@@ -102,7 +101,8 @@ def on_every_node(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     try:
         return dict(zip(asked, ray.get(list(asked.values()), timeout=ANSWER_S), strict=True))
     except Exception as error:
-        raise InputError(f"ray: a node cannot run this program: {str(error).strip().splitlines()[-1]}") from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"ray: a node cannot run this program: {lines[-1]}") from None
 
 
 def compare_libraries(libraries: Mapping[str, str]) -> None:

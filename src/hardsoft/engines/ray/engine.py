@@ -6,7 +6,6 @@ again in ever smaller blocks, until a row that kills its worker is alone and tak
 """
 
 import contextlib
-import math
 import queue
 import threading
 import time
@@ -14,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-from hardsoft.config.device import libraries_of, rows_at_once
+from hardsoft.config.device import libraries_of
 from hardsoft.config.schema import Config, RayEngineConfig, readout_of
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
-from hardsoft.engines.local.lookahead import WINDOW
+from hardsoft.engines.start import rows_in_a_share
 
 try:
     import pyarrow as pa
@@ -28,15 +27,13 @@ try:
     import ray.data
     import ray.exceptions
 except ImportError as error:
-    raise InputError(f"engine=ray needs Ray ({error}); pip install 'hardsoft[ray]'") from None
+    raise InputError(f"engine=ray needs Ray ({error}); pip install -c constraints.txt -e '.[ray]'") from None
 
 from hardsoft.engines.ray.checkpoint import Checkpoint
 from hardsoft.engines.ray.cluster import compare_libraries, count_workers, cpus, join, living_nodes, on_every_node, versions
 from hardsoft.engines.ray.frame import Frame
 from hardsoft.engines.ray.worker import Sender, Worker, read_answers
 
-BLOCKS = 8
-"""At least so many blocks for each worker, so that all end at about the same time."""
 SMALLER = 32
 """By so much are the blocks smaller in which lost rows are asked again."""
 IDLE_S = 60.0
@@ -70,7 +67,7 @@ def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) ->
         if checkpoint and not all(on_every_node(Checkpoint.lies_here, checkpoint).values()):
             checkpoint.send()
         note(f"ray: nodes {len(living_nodes())}, workers up to {pool[1]}")
-        block = min(WINDOW, max(rows_at_once(config, device), math.ceil(rows / (pool[1] * BLOCKS))))
+        block = rows_in_a_share(config, device, rows, pool[1])
         given = {"config": config, "device": device, "checkpoint": checkpoint, "libraries": libraries}
         yield RayEngine(worker, given, config.engine, pool, block)
     except ray.exceptions.RayError as error:
