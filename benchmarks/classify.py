@@ -19,17 +19,18 @@ from omegaconf import OmegaConf
 
 from benchmarks.lengths import study_length
 from hardsoft.config.compose import compose
-from hardsoft.config.device import rows_at_once
+from hardsoft.config.machine import machine_on
 from hardsoft.config.schema import Config, LocalEngineConfig, validate
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.files import to_json
 from hardsoft.engines.base import Engine, OnResults
+from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.local.drafts import LONGEST_DRAFT
 from hardsoft.engines.pool import Pool
-from hardsoft.engines.start import local_engine, physical_cores
+from hardsoft.engines.shares import physical_cores
+from hardsoft.engines.stored import complete
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
-from hardsoft.stages.classify import complete
 from hardsoft.store.key import completion_setting
 from hardsoft.store.rows import Store, canonical, make_keys
 
@@ -75,7 +76,7 @@ def forced_length_engine(config: Config) -> Engine:
     assert isinstance(config.engine, LocalEngineConfig)
     network, tokenizer = load(config.model, config.quantization, "cpu")
     pack_linears(network)
-    return ForcedLengthEngine(network, tokenizer, rows_at_once(config, "cpu"))
+    return ForcedLengthEngine(network, tokenizer, machine_on(config, "cpu").batch_size)
 
 
 class Notebook:
@@ -149,7 +150,7 @@ def stored_rates(config: Config, skills: list[str], completions: dict[int, Compl
     prompt, rates = read_prompt(config.prompt), []
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder, "rows.sqlite"))
-        setting = completion_setting(config, "cpu")
+        setting = completion_setting(config, machine_on(config, "cpu"))
         keys = make_keys(setting, (canonical(prompt.messages(skill)) for skill in skills))
         store.put(setting, [(key, asdict(completions[row])) for row, key in enumerate(keys)])
         for _ in range(rounds):
@@ -157,7 +158,7 @@ def stored_rates(config: Config, skills: list[str], completions: dict[int, Compl
             completed = complete(config, prompt, skills, store)
             assert len(list(completed.read(range(len(skills))))) == len(skills)
             rates.append(len(skills) / (time.perf_counter() - begin))
-            assert not completed.answers.asked
+            assert not completed.stored.missing
     return rates
 
 
@@ -185,7 +186,7 @@ def main() -> None:
     chats = [read_prompt(reason.prompt).messages(skill) for skill in skills]
     label_chats = [read_prompt(label.prompt).messages(skill) for skill in skills]
     network, tokenizer = load(reason.model, reason.quantization, "cpu")
-    batch_size, limit, cores = rows_at_once(reason, "cpu"), reason.prompt.max_new_tokens, physical_cores()
+    batch_size, limit, cores = machine_on(reason, "cpu").batch_size, reason.prompt.max_new_tokens, physical_cores()
     share = max(batch_size, len(skills) // (8 * cores))
     notebook = Notebook(network, tokenizer)
     packed, _ = load(reason.model, reason.quantization, "cpu")
@@ -193,8 +194,8 @@ def main() -> None:
     single = LocalEngine(packed, Encoder(tokenizer), batch_size, limit)
 
     with (
-        Pool([partial(local_engine, reason, "cpu", share)] * cores, share, threads=1) as pool,
-        Pool([partial(local_engine, label, "cpu", share)] * cores, share, threads=1) as label_pool,
+        Pool([partial(local_engine, reason, machine_on(reason, "cpu"), share)] * cores, share, threads=1) as pool,
+        Pool([partial(local_engine, label, machine_on(label, "cpu"), share)] * cores, share, threads=1) as label_pool,
         Pool([partial(forced_length_engine, reason)] * cores, share, threads=1) as forced_pool,
     ):
         rates = compare(

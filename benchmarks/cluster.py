@@ -19,10 +19,10 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from omegaconf import OmegaConf
 
-from hardsoft.config.compose import compose
-from hardsoft.config.schema import Config, validate
+from hardsoft.config.compose import configuration
+from hardsoft.config.machine import machine_on
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
 from hardsoft.engines.base import Engine
@@ -31,8 +31,8 @@ from hardsoft.engines.ray.frame import Frame
 from hardsoft.engines.ray.worker import Sender, write_answers
 from hardsoft.engines.start import open_engine
 from hardsoft.prompting.prompts import read_prompt
-from hardsoft.store.ask import OnValues, ask
 from hardsoft.store.key import completion_setting
+from hardsoft.store.lookup import StoredRows
 from hardsoft.store.rows import Store, canonical
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no benchmarks
@@ -58,28 +58,26 @@ class Nothing:
 
 def measure(overrides: Sequence[str], count: int, nothing: bool = False) -> dict[str, float]:
     """Seconds and this process's peak MB for so many synthetic skills in an empty store."""
-    config: Config = validate(OmegaConf.to_container(OmegaConf.create(compose(["prompt=label_only", *overrides]))), "conf/")
+    config: Config = configuration("prompt=label_only", *overrides)
     prompt = read_prompt(config.prompt)
     skills = [f"Synthetic Skill {number} Of Trade {number % 997}" for number in range(count)]
 
-    def answer(rows: Sequence[int], keep: OnValues) -> None:
-        opened: AbstractContextManager[Engine] = (
-            ray_engine(config, "cpu", len(rows), Nothing) if nothing else open_engine(config, "cpu", len(rows))
-        )
-        with opened as engine:
-            engine.complete(
-                (prompt.messages(skills[row]) for row in rows),
-                lambda results: keep([(rows[place], asdict(one)) for place, one in results]),
-            )
-
+    machine = machine_on(config, "cpu")
+    opened: AbstractContextManager[Engine] = (
+        ray_engine(config, machine, count, Nothing) if nothing else open_engine(config, machine, count)
+    )
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         store = Store(Path(folder, "rows.sqlite"))
-        answers = ask(
-            store, completion_setting(config, "cpu"), count, lambda row: canonical(prompt.messages(skills[row])), answer
-        )
+        questions = (canonical(prompt.messages(skill)) for skill in skills)
+        stored = StoredRows(store, completion_setting(config, machine), questions)
+        with stored.to_ask() as rows, opened as engine:
+            engine.complete(
+                (prompt.messages(skills[row]) for row in rows),
+                lambda results: stored.keep([(rows[place], asdict(completion)) for place, completion in results]),
+            )
         seconds = time.perf_counter() - begin
-        assert all(value is not None for value in answers.read())
+        assert all(value is not None for value in stored.read())
     kilobyte = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
     return {"seconds": seconds, "peak_mb": peak}

@@ -13,9 +13,11 @@ import polars as pl
 
 from benchmarks.classify import compare, configuration, median_ratio
 from benchmarks.flips import completions, differences, labels
+from hardsoft.config.machine import machine_on
 from hardsoft.core.files import to_json
+from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.pool import Pool
-from hardsoft.engines.start import local_engine, physical_cores
+from hardsoft.engines.shares import physical_cores
 from hardsoft.prompting.prompts import read_prompt
 
 PROMPTS = ("cot", "label_only")
@@ -45,7 +47,12 @@ def main() -> None:
         chats = [read_prompt(configs["float32"].prompt).messages(skill) for skill in skills]
         with ExitStack() as stack:
             engines = {
-                dtype: (stack.enter_context(Pool([partial(local_engine, config, "cpu", share)] * cores, share, threads=1)), chats)
+                dtype: (
+                    stack.enter_context(
+                        Pool([partial(local_engine, config, machine_on(config, "cpu"), share)] * cores, share, threads=1)
+                    ),
+                    chats,
+                )
                 for dtype, config in configs.items()
             }
             rates = compare({**engines}, arguments.rounds)

@@ -14,12 +14,12 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.classify import configuration
-from hardsoft.config.device import find_device
+from hardsoft.config.machine import find_machine
 from hardsoft.config.schema import Config, LocalEngineConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
 from hardsoft.core.labels import Label
-from hardsoft.engines.start import local_engine
+from hardsoft.engines.local.build import local_engine
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
 
@@ -30,7 +30,7 @@ def completions(config: Config, skills: Sequence[str]) -> list[Completion]:
     """What the configured model answers about each skill; the model is freed on return, for the next one."""
     assert isinstance(config.engine, LocalEngineConfig)
     prompt = read_prompt(config.prompt)
-    engine = local_engine(config, find_device(config.engine))
+    engine = local_engine(config, find_machine(config))
     results: dict[int, Completion] = {}
     engine.complete([prompt.messages(skill) for skill in skills], results.update)
     return [results[row] for row in range(len(skills))]

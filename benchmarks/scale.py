@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hardsoft.config.machine import machine_on
 from hardsoft.config.schema import load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
@@ -60,7 +61,11 @@ def stored(count: int) -> dict[str, Any]:
     """Classify and clean with every row in the store."""
     skills = write_skills(count)
     config = load_config()
-    prompt, setting, store = read_prompt(config.prompt), completion_setting(config, "cpu"), Store(default_path())
+    prompt, setting, store = (
+        read_prompt(config.prompt),
+        completion_setting(config, machine_on(config, "cpu")),
+        Store(default_path()),
+    )
     for start in range(0, count, 10_000):
         some = skills[start : start + 10_000]
         keys = make_keys(setting, (canonical(prompt.messages(skill)) for skill in some))

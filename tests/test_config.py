@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from hardsoft.config import device
-from hardsoft.config.compose import compose
-from hardsoft.config.schema import load_config, validate
+from hardsoft.config import machine
+from hardsoft.config.compose import compose, configuration
+from hardsoft.config.schema import load_config
 from hardsoft.core.errors import InputError
 from tests.conftest import ROOT, Repository
 
@@ -251,6 +251,6 @@ def test_the_pinned_commit_of_a_hub_model_is_there(option: Path) -> None:
 def test_a_batch_has_as_many_rows_as_the_card_has_room_for(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], gigabytes: int | None, rows: int
 ) -> None:
-    monkeypatch.setattr(device, "total_memory", lambda name: (gigabytes or 0) * 10**9)
-    config = validate(OmegaConf.to_container(OmegaConf.create(compose(overrides))), "conf/")
-    assert device.rows_at_once(config, "cuda" if gigabytes else "cpu") == rows
+    monkeypatch.setattr(machine, "total_memory", lambda name: (gigabytes or 0) * 10**9)
+    config = configuration(*overrides)
+    assert machine.machine_on(config, "cuda" if gigabytes else "cpu").rows_at_once == rows

@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from hardsoft.config.compose import compose
+from hardsoft.config.compose import compose, configuration
 from hardsoft.config.preflight import check_judge
-from hardsoft.config.schema import Config, LLMJudgeConfig, ModelPrice, load_config, validate
+from hardsoft.config.schema import Config, LLMJudgeConfig, ModelPrice, load_config
 from hardsoft.core.errors import InputError
-from hardsoft.engines import openai_client
-from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
 from hardsoft.judging.base import JudgeOutcome
-from hardsoft.judging.batch import Batches
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan
+from hardsoft.servers import client as openai_client
+from hardsoft.servers.batch import Batches
+from hardsoft.servers.client import NO_KEY
+from hardsoft.servers.replies import Reply, Usage
 from hardsoft.store.key import verdict_setting
 from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds
@@ -44,7 +44,7 @@ USAGE = {
 
 
 def config(*overrides: str) -> Config:
-    return validate(OmegaConf.to_container(OmegaConf.create(compose(list(overrides)))), "conf/")
+    return configuration(*overrides)
 
 
 def option(base_url: str, **options: Any) -> LLMJudgeConfig:
@@ -527,11 +527,11 @@ def test_a_batch_that_the_provider_refuses_is_one_line(
 
 
 def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hardsoft.judging.batch.MOST_REQUESTS", 3)
+    monkeypatch.setattr("hardsoft.servers.batch.MOST_REQUESTS", 3)
     batches = Batches(LLMJudge(option("http://a/v1"), "", NO_KEY).server, "/v1/chat/completions", 1.0)
     bodies = {str(number): {"model": "m", "messages": []} for number in range(8)}
     assert [len(part) for part in batches.in_batches(bodies)] == [3, 3, 2]
-    monkeypatch.setattr("hardsoft.judging.batch.MOST_BYTES", 1)
+    monkeypatch.setattr("hardsoft.servers.batch.MOST_BYTES", 1)
     assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
 
 

@@ -14,23 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 import pyarrow as pa  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 import hardsoft  # noqa: E402
-from hardsoft.config.compose import compose  # noqa: E402
-from hardsoft.config.schema import Config, RayEngineConfig, validate  # noqa: E402
+from hardsoft.config.compose import configuration  # noqa: E402
+from hardsoft.config.machine import machine_on  # noqa: E402
+from hardsoft.config.schema import Config, RayEngineConfig  # noqa: E402
 from hardsoft.core.chat import Chat, Completion  # noqa: E402
 from hardsoft.core.errors import InputError  # noqa: E402
+from hardsoft.engines.local.build import local_engine  # noqa: E402
 from hardsoft.engines.ray.checkpoint import Checkpoint  # noqa: E402
 from hardsoft.engines.ray.cluster import on_every_node  # noqa: E402
 from hardsoft.engines.ray.engine import KILLED, RayEngine, ray_engine  # noqa: E402
 from hardsoft.engines.ray.frame import Frame  # noqa: E402
 from hardsoft.engines.ray.worker import Sender, Worker, write_answers  # noqa: E402
-from hardsoft.engines.start import local_engine  # noqa: E402
 from hardsoft.prompting.prompts import read_prompt  # noqa: E402
 from hardsoft.store.key import completion_setting  # noqa: E402
 from tests.conftest import ROOT, Repository  # noqa: E402
@@ -57,7 +57,11 @@ class Echo:
 
 
 def configured(*overrides: str) -> Config:
-    return validate(OmegaConf.to_container(OmegaConf.create(compose(["model=tiny", "engine=ray", *overrides]))), "conf/")
+    return configuration("model=tiny", "engine=ray", *overrides)
+
+
+def opened(config: Config, rows: int, worker: type = Worker) -> contextlib.AbstractContextManager[RayEngine]:
+    return ray_engine(config, machine_on(config, "cpu"), rows, worker)
 
 
 def chats(count: int) -> Iterator[Chat]:
@@ -110,12 +114,12 @@ def test_chats_travel_without_what_they_have_in_common() -> None:
 @pytest.mark.parametrize("prompt", ["cot", "label_only"])
 def test_it_answers_as_the_local_engine_does(cluster: Cluster, prompt: str) -> None:
     config = configured(f"prompt={prompt}", f"engine.address={cluster.address}", "engine.batch_size=20")
-    local = validate(OmegaConf.to_container(OmegaConf.create(compose(["model=tiny", f"prompt={prompt}"]))), "conf/")
-    assert completion_setting(config, "cpu") == completion_setting(local, "cpu")
+    local = configuration("model=tiny", f"prompt={prompt}")
+    assert completion_setting(config, machine_on(config, "cpu")) == completion_setting(local, machine_on(local, "cpu"))
     asked = [read_prompt(config.prompt).messages(f"Skill {number}") for number in range(90)]
     expected: dict[int, Completion] = {}
-    local_engine(local, "cpu").complete(asked, expected.update)
-    with ray_engine(config, "cpu", len(asked)) as engine:
+    local_engine(local, machine_on(local, "cpu")).complete(asked, expected.update)
+    with opened(config, len(asked)) as engine:
         found = answered(engine, iter(asked))
         assert engine.workers == ["cpu", "cpu"]
         assert engine.peak_memory_mb > 200
@@ -126,7 +130,7 @@ def test_it_answers_as_the_local_engine_does(cluster: Cluster, prompt: str) -> N
 
 def test_a_killed_worker_and_a_lost_node_lose_no_row(cluster: Cluster) -> None:
     lost: list[object] = []
-    with ray_engine(configured(f"engine.address={cluster.address}", "engine.batch_size=20"), "cpu", 2000, Echo) as engine:
+    with opened(configured(f"engine.address={cluster.address}", "engine.batch_size=20"), 2000, Echo) as engine:
 
         def watch(count: int) -> None:
             if count > 200 and not lost:
@@ -147,7 +151,7 @@ def test_a_row_that_kills_its_worker_is_an_error_and_takes_no_other_along(cluste
         for number, chat in enumerate(chats(300)):
             yield [chat[0], {"role": "user", "content": "poison"}] if number == 150 else chat
 
-    with ray_engine(configured(f"engine.address={cluster.address}", "engine.batch_size=20"), "cpu", 300, Echo) as engine:
+    with opened(configured(f"engine.address={cluster.address}", "engine.batch_size=20"), 300, Echo) as engine:
         found = answered(engine, questions())
     assert found.pop(150) == Completion(KILLED, "error", 0)
     assert {row: one.text for row, one in found.items()} == {row: f"Skill {row}" for row in range(300) if row != 150}
@@ -198,7 +202,7 @@ def test_the_program_and_the_checkpoint_travel(cluster: Cluster, tmp_path: Path)
     shutil.copytree(ROOT / "models/tiny/checkpoint", folder)
     expected = {path.name: path.read_bytes() for path in folder.iterdir()}
     config = configured(f"engine.address={cluster.address}", "prompt=label_only", f"model.name={folder}", f"model.dep={folder}")
-    with ray_engine(config, "cpu", 10):
+    with opened(config, 10):
         for path in on_every_node(program).values():
             assert "runtime_resources" in path, "a worker runs the program of the driver's folder"
         checkpoint = Checkpoint(str(folder))
@@ -208,7 +212,11 @@ def test_the_program_and_the_checkpoint_travel(cluster: Cluster, tmp_path: Path)
         shutil.rmtree(folder)
         assert isinstance(config.engine, RayEngineConfig)
         engine = RayEngine(
-            Worker, {"config": config, "device": "cpu", "checkpoint": checkpoint, "libraries": {}}, config.engine, (1, 1), 20
+            Worker,
+            {"config": config, "machine": machine_on(config, "cpu"), "checkpoint": checkpoint, "libraries": {}},
+            config.engine,
+            (1, 1),
+            20,
         )
         with pytest.raises(InputError, match="does not see this folder"):
             answered(engine, chats(10))
@@ -237,14 +245,14 @@ def test_the_program_and_the_checkpoint_travel(cluster: Cluster, tmp_path: Path)
 def test_what_does_not_fit_is_refused_before_any_work(cluster: Cluster, overrides: list[str], message: str) -> None:
     with (
         pytest.raises(InputError, match=message),
-        ray_engine(configured(*overrides, f"engine.address={cluster.address}"), "cpu", 10, Echo),
+        opened(configured(*overrides, f"engine.address={cluster.address}"), 10, Echo),
     ):
         pass
 
 
 def test_a_cluster_that_does_nothing_is_not_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hardsoft.engines.ray.engine.IDLE_S", 1.0)
-    with ray_engine(configured(f"engine.address={cluster.address}"), "cpu", 10, Echo) as engine:
+    with opened(configured(f"engine.address={cluster.address}"), 10, Echo) as engine:
         assert isinstance(engine._wait(queue.Queue()), TimeoutError)
         assert len(answered(engine, chats(10))) == 10
 
@@ -257,7 +265,7 @@ def test_a_node_with_other_libraries_is_refused(cluster: Cluster, tmp_path: Path
     cluster.wait_for_nodes()
     with (
         pytest.raises(InputError, match=r"tokenizers 0\.0\.1 instead of .*; install the same versions everywhere"),
-        ray_engine(configured(f"engine.address={cluster.address}"), "cpu", 10, Echo),
+        opened(configured(f"engine.address={cluster.address}"), 10, Echo),
     ):
         pass
 
@@ -266,7 +274,7 @@ def test_a_worker_that_cannot_load_the_model_is_one_line(cluster: Cluster, tmp_p
     shutil.copytree(ROOT / "models/tiny/checkpoint", tmp_path / "broken")
     (tmp_path / "broken/model.safetensors").write_bytes(b"nothing")
     config = configured(f"engine.address={cluster.address}", f"model.name={tmp_path}/broken", f"model.dep={tmp_path}/broken")
-    with pytest.raises(InputError, match=r"on node"), ray_engine(config, "cpu", 10) as engine:
+    with pytest.raises(InputError, match=r"on node"), opened(config, 10) as engine:
         engine.complete(chats(10), lambda results: None)
 
 

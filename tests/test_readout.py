@@ -13,17 +13,18 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from hardsoft.config.machine import machine_on
 from hardsoft.config.schema import load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
 from hardsoft.core.readouts import ReadOut, read_readout, write_readout
+from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.readout import decoder_of, end_in
 from hardsoft.engines.local.states import last_states
 from hardsoft.engines.local.tokens import Encoder
-from hardsoft.engines.start import local_engine
 from hardsoft.prompting.answers import is_before_answer
 from hardsoft.readout import main
 from hardsoft.statistics.classifier import NEVER, cross_fitted, fit, fit_temperature, folds
@@ -72,7 +73,7 @@ def mine(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repos
 
 def scored(skills: list[str]) -> list[Completion]:
     completions: dict[int, Completion] = {}
-    local_engine(load_config(), "cpu").complete(chats(skills, "label_only"), completions.update)
+    local_engine(load_config(), machine_on(load_config(), "cpu")).complete(chats(skills, "label_only"), completions.update)
     return [completions[row] for row in range(len(skills))]
 
 
@@ -147,14 +148,14 @@ def test_states_are_the_same_in_any_batch_and_for_an_architecture_without_the_lo
 
 
 def test_the_store_tells_read_outs_apart_where_they_label_and_only_there(mine: Repository) -> None:
-    settings = [completion_setting(load_config(), "cpu")]
+    settings = [completion_setting(load_config(), machine_on(load_config(), "cpu"))]
     write_readout(MINE, replace(read_readout(MINE), temperature=2.0))
-    settings.append(completion_setting(load_config(), "cpu"))
+    settings.append(completion_setting(load_config(), machine_on(load_config(), "cpu")))
     assert settings[0] != settings[1]
     mine.configure(f"model.readout={MINE}", f"model.readout_dep={MINE}")
-    reasoned = completion_setting(load_config(), "cpu")
+    reasoned = completion_setting(load_config(), machine_on(load_config(), "cpu"))
     mine.configure()
-    assert reasoned == completion_setting(load_config(), "cpu")
+    assert reasoned == completion_setting(load_config(), machine_on(load_config(), "cpu"))
 
 
 @pytest.mark.slow
@@ -232,7 +233,7 @@ def test_a_read_out_for_another_model_or_of_another_kind_is_refused(mine: Reposi
     ]:
         write_readout(MINE, changed)
         with pytest.raises(InputError, match=f"model.readout {MINE}: {says}"):
-            local_engine(load_config(), "cpu")
+            local_engine(load_config(), machine_on(load_config(), "cpu"))
     write_readout(MINE, replace(readout, weights=readout.weights[:2]))
     with pytest.raises(InputError, match="is no read-out of three labels"):
         read_readout(MINE)

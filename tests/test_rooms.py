@@ -14,17 +14,18 @@ MAY_IMPORT = {
     "core": set[str](),
     "config": {"core"},
     "statistics": {"core"},
+    "servers": {"core"},
     "prompting": {"core", "config"},
     "store": {"core", "config"},
-    "engines": {"core", "config", "prompting"},
-    "judging": {"core", "config", "prompting", "store", "engines"},
-    "stages": {"core", "config", "prompting", "store", "engines", "judging", "statistics"},
+    "engines": {"core", "config", "servers", "prompting", "store"},
+    "judging": {"core", "config", "servers", "prompting", "store"},
+    "stages": {"core", "config", "statistics", "servers", "prompting", "store", "engines", "judging"},
 }
 """Of the other rooms, those that a room's files may import."""
 TOOLS = {"annotate.py", "compare.py", "readout.py", "sweep.py"}
 """Files beside the rooms, for people to run; they may import whatever they need, and nothing imports them."""
-NO_DEPENDENCY = ("config/", "__init__.py")
-"""What no stage need depend on: configuration, whose values are params, and files that hold a docstring only."""
+MACHINE = "src/hardsoft/config/machine.py"
+"""Of the configuration the one file that decides what is computed."""
 
 
 def imports_of(file: Path, root: Path = ROOT / "src") -> set[Path]:
@@ -42,6 +43,11 @@ def imports_of(file: Path, root: Path = ROOT / "src") -> set[Path]:
         place = root.joinpath(*name.split("."))
         files |= {one for one in (place.with_suffix(".py"), place / "__init__.py") if name and one.is_file()}
     return files
+
+
+def needs_no_dependency(file: str) -> bool:
+    """Whether a stage need not depend on a file: configuration, whose values are params, or one that holds a docstring only."""
+    return file.startswith("src/hardsoft/config/") or file.endswith("__init__.py")
 
 
 def imported_by(file: Path) -> set[Path]:
@@ -89,6 +95,13 @@ def test_no_room_imports_one_above_it() -> None:
             assert other == room or other in MAY_IMPORT[room], f"{file} imports {imported}"
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Not even by way of others, in whatever function the import stands."""
+    for file in PACKAGE.rglob("*.py"):
+        reached = {one for imported in imports_of(file) for one in imported_by(imported)}
+        assert file not in reached, f"{file} imports itself by way of others"
+
+
 def test_every_file_lies_in_a_room_and_packages_hold_a_docstring_only() -> None:
     assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", *TOOLS}
     assert {file.parent.name for file in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
@@ -117,7 +130,7 @@ def test_nothing_imports_a_stage() -> None:
 def test_a_stage_depends_on_whatever_it_imports(stage: str) -> None:
     """So that a change of it, there or in what that imports, runs the stage again."""
     imported = {one.relative_to(ROOT).as_posix() for one in imported_by(PACKAGE / f"stages/{stage}.py")}
-    needed = {one for one in imported if not any(part in one for part in NO_DEPENDENCY)}
+    needed = {one for one in imported if one == MACHINE or not needs_no_dependency(one)}
     covered = {one for one in needed for dep in STAGES[stage]["deps"] if one == dep or one.startswith(f"{dep}/")}
     assert needed == covered
 

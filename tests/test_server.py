@@ -19,13 +19,13 @@ from hardsoft.config.preflight import read_key
 from hardsoft.config.schema import ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
-from hardsoft.engines import openai_client
 from hardsoft.engines.fleet import Fleet
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.tokens import Encoder
-from hardsoft.engines.openai_client import NO_KEY
 from hardsoft.engines.server import ServerEngine
 from hardsoft.prompting.answers import read_answer
+from hardsoft.servers import client as openai_client
+from hardsoft.servers.client import NO_KEY
 from hardsoft.stages.classify import check_prompt
 from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
 from tests.test_config import whatever_holds

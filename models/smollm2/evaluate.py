@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from omegaconf import OmegaConf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedModel
 
-from hardsoft.config.compose import compose
-from hardsoft.config.schema import Config, QuantizationConfig, validate
+from hardsoft.config.compose import configuration
+from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label
@@ -45,11 +44,6 @@ BATCH = 64
 LEVEL = 0.95
 LABELS = list(Label)
 Figures = dict[str, Any]
-
-
-def configuration(*overrides: str) -> Config:
-    """The default options with overrides."""
-    return validate(OmegaConf.to_container(OmegaConf.create(compose(list(overrides)))), "conf/")
 
 
 def label_figures(truth: Sequence[str], given: Sequence[str]) -> Figures:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hardsoft.config.device import dequantizes, find_device, rows_at_once
+from hardsoft.config.machine import find_machine
 from hardsoft.config.schema import PARAMS, Config, LocalEngineConfig, load_yaml, validate
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
@@ -134,9 +134,9 @@ def features_of(config: Config, skills: Sequence[str]) -> tuple[list[int], list[
     from hardsoft.engines.local.tokens import Encoder
 
     assert isinstance(config.engine, LocalEngineConfig)
-    device = find_device(config.engine)
-    quantization = config.quantization.model_copy(update={"dequantize": dequantizes(config, device)})
-    network, tokenizer = load(config.model, quantization, device)
+    machine = find_machine(config)
+    quantization = config.quantization.model_copy(update={"dequantize": machine.dequantize})
+    network, tokenizer = load(config.model, quantization, machine.device)
     pack_linears(network)
     prompt = read_prompt(config.prompt)
     prompts = Encoder(tokenizer, config.model.chat_template).encode([prompt.messages(skill) for skill in skills])
@@ -144,7 +144,7 @@ def features_of(config: Config, skills: Sequence[str]) -> tuple[list[int], list[
     layers = sorted({round(layer) for layer in np.linspace((depth + 1) // 2, depth, min(LAYERS, depth - (depth + 1) // 2 + 1))})
     features = [np.empty((len(skills), width), dtype=np.float32) for _ in layers]
     with Progress("hidden states", len(skills), "names") as progress:
-        for rows, states in last_states(network, prompts, rows_at_once(config, device), layers):
+        for rows, states in last_states(network, prompts, machine.batch_size, layers):
             for place in range(len(layers)):
                 features[place][rows] = states[:, place].numpy()
             progress.advance(len(rows))

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hardsoft.config.schema import PARAMS, UNREADABLE, load_yaml, validate
+from hardsoft.config.schema import PARAMS, UNREADABLE, Config, load_yaml, validate
 from hardsoft.core.errors import InputError
 
 
@@ -33,6 +33,15 @@ def compose(overrides: list[str]) -> str:
         text = params.read_text(encoding="utf-8")
     validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
     return text
+
+
+def configuration(*overrides: str) -> Config:
+    """conf/ with Hydra overrides, as stages read it from params.yaml.
+
+    Raises:
+        InputError: see `compose`.
+    """
+    return validate(OmegaConf.to_container(OmegaConf.create(compose(list(overrides)))), "conf/")
 
 
 def drift(text: str) -> list[str]:

@@ -408,12 +408,6 @@ class Config(Section):
         return self
 
 
-def readout_of(config: Config) -> str | None:
-    """The path of the read-out that labels, if one does: only a local engine's scores come from one."""
-    used = config.prompt.mode == "label" and isinstance(config.engine, ModelEngineConfig)
-    return config.model.readout if used else None
-
-
 def load_config(path: str = PARAMS) -> Config:
     """Read and validate a params file.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from queue import Queue
 
-from hardsoft.config.device import ELSEWHERE
+from hardsoft.config.machine import ELSEWHERE
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note

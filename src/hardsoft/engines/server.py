@@ -1,22 +1,25 @@
 """Any OpenAI-compatible chat server as an engine: vLLM, SGLang, llama.cpp, Ollama, transformers serve."""
 
+import asyncio
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hardsoft.config.device import ELSEWHERE
+from hardsoft.config.machine import ELSEWHERE
 from hardsoft.config.schema import ServerEngineConfig
 from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
 from hardsoft.core.labels import Label
 from hardsoft.engines.base import OnResults
 from hardsoft.engines.memory import peak_memory_mb
-from hardsoft.engines.openai_client import BAD_REQUEST, Client, Server
+from hardsoft.servers.client import Server
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM, SGLang and llama.cpp are asked to go on from the final assistant message; Ollama does so by itself."""
 DECISION = "Which label does the skill get?"
 SCORED = {"logprobs": True, "top_logprobs": 20}
 """How a server is asked for the likeliest first tokens, as many as OpenAI's protocol allows."""
+UNSCORED = {"logprobs": [None], "top_logprobs": [None]}
+"""What is sent instead where it refuses that."""
 
 
 class ServerEngine:
@@ -51,43 +54,41 @@ class ServerEngine:
         Raises:
             InputError: the server is down, or it refuses the key, the model or this kind of request.
         """
-        self._server.ask_all(
-            chats,
-            self._complete,
-            lambda row, completion: on_results([(row, completion)]),
-            lambda row, reason: on_results([(row, Completion(reason, "error", 0))]),
+        asyncio.run(
+            self._server.ask_all(
+                chats,
+                self._complete,
+                lambda row, completion: on_results([(row, completion)]),
+                lambda row, reason: on_results([(row, Completion(reason, "error", 0))]),
+            )
         )
 
-    async def _complete(self, client: Client, chat: Chat) -> Completion:
+    async def _complete(self, chat: Chat) -> Completion:
         if self._option.endpoint == "decisions":
-            return await self._decide(client, chat)
+            return await self._decide(chat)
         start = opening(chat) if self._option.prefill else ""
-        question = {
+        question: dict[str, Any] = {
             "model": self._option.model,
             "messages": chat if start or not opening(chat) else chat[:-1],
             "temperature": 0,
             "extra_body": {**self._option.parameters, **(CONTINUE if start else {})} or None,
         }
-        if self._score_labels and (probabilities := await self._scores(client, question)):
+        if self._score_labels and (probabilities := await self._scores(question)):
             return scored_completion(start, probabilities)
-        reply = await self._server.chat(client, self._max_new_tokens, **question)
+        reply = await self._server.chat(self._max_new_tokens, **question)
         return Completion(start + reply.text, reply.finish_reason, reply.usage.output)
 
-    async def _decide(self, client: Client, chat: Chat) -> Completion:
+    async def _decide(self, chat: Chat) -> Completion:
         start = opening(chat)
         asked = chat[:-1] if start else chat
-        reply = await self._server.decide(client, self._option.model, asked, DECISION, list(Label))
+        reply = await self._server.decide(self._option.model, asked, DECISION, list(Label))
         if probabilities := label_probabilities(reply.first_token):
             return scored_completion(start, probabilities)
         return Completion(start + reply.text, reply.finish_reason, reply.usage.output)
 
-    async def _scores(self, client: Client, question: Mapping[str, Any]) -> Probabilities | None:
+    async def _scores(self, question: Mapping[str, Any]) -> Probabilities | None:
         """The probabilities of the labels as the next word; None if none is likely, or the server does not tell."""
-        try:
-            reply = await self._server.chat(client, 1, **question, **SCORED)
-        except BAD_REQUEST:
-            self._score_labels = False
-            return None
+        reply = await self._server.chat(1, fallbacks=UNSCORED, **question, **SCORED)
         if reply.finish_reason != "content_filter" and not reply.first_token:
             self._score_labels = False  # a server that does not tell now never does
         return label_probabilities(reply.first_token)

@@ -4,6 +4,7 @@ It is asked for JSON by a schema; at a server that refuses that, for JSON; at on
 no such JSON is read as any answer is.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hardsoft.config.schema import LLMJudgeConfig
 from hardsoft.core.chat import Chat, FinishReason
 from hardsoft.core.labels import Label
-from hardsoft.engines.openai_client import BAD_REQUEST, Client, Reply, Server
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.prompting.answers import read_answer
+from hardsoft.servers.client import Server
+from hardsoft.servers.replies import Reply
 
 DECIDES = """\
 You label professional skills found in CVs by the codebook below.
@@ -40,12 +42,9 @@ class Answer(BaseModel):
     verdict: Literal["Hard", "Soft", "Unknown"]
 
 
-FORMATS: tuple[dict[str, Any] | None, ...] = (
-    {"type": "json_schema", "json_schema": {"name": "Answer", "strict": True, "schema": Answer.model_json_schema()}},
-    {"type": "json_object"},
-    None,
-)
-"""How a reply is asked for, the next one where a server refuses the one before."""
+BY_SCHEMA = {"type": "json_schema", "json_schema": {"name": "Answer", "strict": True, "schema": Answer.model_json_schema()}}
+FALLBACKS = {"response_format": ({"type": "json_object"}, None)}
+"""How a reply is asked for where a server refuses a schema, and where it refuses that too."""
 
 
 class LLMJudge:
@@ -59,8 +58,7 @@ class LLMJudge:
         """
         self._option = option
         self._instructions = (DECIDES if option.endpoint == "decisions" else INSTRUCTIONS).format(codebook=codebook)
-        self._format = 0
-        refused = {"max_tokens", "temperature"} if option.base_url is None else {"temperature"}
+        refused = ("max_tokens", "temperature") if option.base_url is None else ("temperature",)
         self.server = Server(option.base_url, key, option.concurrency, option.timeout_s, option.max_retries, refused)
 
     def chat(self, skill: str, label: str) -> Chat:
@@ -70,7 +68,7 @@ class LLMJudge:
 
     def announced(self) -> str | None:
         """What the server says of the model that a person should know before the run."""
-        return self.server.announced(self._option.model)
+        return asyncio.run(self.server.announced(self._option.model))
 
     def ask(self, chats: Iterable[Chat], on_reply: Callable[[int, Reply], None], on_failure: Callable[[int, str], None]) -> None:
         """Ask questions; each ends in one call of on_reply or on_failure.
@@ -78,41 +76,33 @@ class LLMJudge:
         Raises:
             InputError: a rejected key or option, an unknown model, or no server.
         """
-        self.server.ask_all(chats, self._reply, on_reply, on_failure)
+        asyncio.run(self.server.ask_all(chats, self._reply, on_reply, on_failure))
 
     def body(self, chat: Chat) -> dict[str, Any]:
         """The request of a chat completion that asks a question, as a batch holds it."""
-        return self.server.body(**self._question(chat, FORMATS[0]))
+        return self.server.body(**self._question(chat))
 
-    def _question(self, chat: Chat, form: dict[str, Any] | None) -> dict[str, Any]:
+    def _question(self, chat: Chat) -> dict[str, Any]:
         return {
             "max_tokens": self._option.max_completion_tokens,
             "model": self._option.model,
             "messages": chat,
-            "response_format": form,
+            "response_format": BY_SCHEMA,
             "reasoning_effort": self._option.reasoning_effort,
         }
 
-    async def _decide(self, client: Client, chat: Chat) -> Reply:
+    async def _decide(self, chat: Chat) -> Reply:
         """A decision as the reply of a judge whose rationale is the probabilities."""
-        reply = await self.server.decide(client, self._option.model, chat, DECISION, list(Label))
+        reply = await self.server.decide(self._option.model, chat, DECISION, list(Label))
         if reply.finish_reason != "stop":
             return reply
         shares = ", ".join(f"{label} {math.exp(logprob):.2f}" for label, logprob in reply.first_token.items())
         return replace(reply, text=Answer(rationale=shares, verdict=Label(reply.text).value).model_dump_json(), first_token={})
 
-    async def _reply(self, client: Client, chat: Chat) -> Reply:
+    async def _reply(self, chat: Chat) -> Reply:
         if self._option.endpoint == "decisions":
-            return await self._decide(client, chat)
-        while True:
-            wanted = self._format
-            try:
-                return await self.server.chat(client, **self._question(chat, FORMATS[wanted]))
-            except BAD_REQUEST as error:
-                refused = "response_format" in str(error) or "json" in str(error).lower()
-                if FORMATS[wanted] is None or not refused:
-                    raise
-                self._format = max(self._format, wanted + 1)
+            return await self._decide(chat)
+        return await self.server.chat(fallbacks=FALLBACKS, **self._question(chat))
 
 
 def read_verdict(text: str, finish_reason: FinishReason) -> Verdict:

@@ -9,14 +9,15 @@ import polars as pl
 from hardsoft.config.schema import LLMJudgeConfig
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import Progress, note
-from hardsoft.engines.openai_client import NO_KEY, Reply, Usage
 from hardsoft.judging.base import JudgeOutcome, Verdict
-from hardsoft.judging.batch import Batches, Results
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan
-from hardsoft.store.ask import Answers
+from hardsoft.servers.batch import Batches, Results
+from hardsoft.servers.client import NO_KEY
+from hardsoft.servers.replies import Reply, Usage
 from hardsoft.store.batches import BatchLog
 from hardsoft.store.key import batch_setting, verdict_setting
+from hardsoft.store.lookup import StoredRows
 from hardsoft.store.rows import Store, canonical
 
 
@@ -42,7 +43,7 @@ class Panelist:
             canonical({"messages": chat, "repeat": row % option.repeats + 1}) for row, chat in enumerate(self._chats)
         ]
         self._look_up()
-        self.stored = len(self._questions) - len(self._answers.asked)
+        self.stored = len(self._questions) - len(self._stored.missing)
         """Verdicts that were there before this run."""
         if option.batch:
             self._batches = Batches(self._judge.server, option.batch_endpoint, option.batch_poll_s)
@@ -52,7 +53,7 @@ class Panelist:
     @property
     def missing(self) -> bool:
         """Whether a question has no verdict yet."""
-        return bool(self._answers.asked)
+        return bool(self._stored.missing)
 
     def prepare(self) -> None:
         """Collect what earlier runs have sent off in batches, and say what the rest will cost.
@@ -60,13 +61,13 @@ class Panelist:
         Raises:
             InputError: more than it may cost, or nobody knows; or no server.
         """
-        if not self._answers.asked:
+        if not self._stored.missing:
             return
         if warning := self._judge.announced():
             note(warning)
         if self.option.batch:
             self._collect_earlier()
-        missing, option = self._answers.asked, self.option
+        missing, option = self._stored.missing, self.option
         planned = plan(
             [self._questions[row] for row in missing],
             len(self._questions) - len(missing),
@@ -88,13 +89,13 @@ class Panelist:
         Raises:
             InputError: no server, a rejected key or option, an unknown model, no quota, or a batch refused as a whole.
         """
-        if self._answers.asked:
+        if self._stored.missing:
             (self._ask_in_batches if self.option.batch else self._ask_now)()
 
     def verdicts(self) -> list[tuple[Verdict, Usage, float | None]]:
         """Each question's verdict, its tokens and its price in US dollars, None without a listed price."""
         result: list[tuple[Verdict, Usage, float | None]] = []
-        for row, value in enumerate(self._answers.read()):
+        for row, value in enumerate(self._stored.read()):
             if value is None:
                 result.append((Verdict(None, JudgeOutcome.ERROR, self.errors.get(row, "")), Usage(), 0.0))
                 continue
@@ -105,14 +106,14 @@ class Panelist:
 
     def _look_up(self) -> None:
         setting, questions = verdict_setting(self.option), self._questions
-        self._answers = Answers(self._store, setting, len(questions), questions.__getitem__)
+        self._stored = StoredRows(self._store, setting, questions)
 
     def _keep(self, row: int, reply: Reply) -> None:
         value = {**asdict(reply), "batch": self.option.batch, "date": datetime.now(UTC).date().isoformat()}
-        self._answers.keep([(row, value)])
+        self._stored.keep([(row, value)])
 
     def _ask_now(self) -> None:
-        rows = self._answers.asked
+        rows = self._stored.missing
         with Progress(f"judge {self.name}", len(rows), "verdicts") as progress:
 
             def on_reply(place: int, reply: Reply) -> None:
@@ -126,7 +127,7 @@ class Panelist:
             self._judge.ask((self._chats[row] for row in rows), on_reply, on_failure)
 
     def _ask_in_batches(self) -> None:
-        bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._answers.asked}
+        bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._stored.missing}
         sent = {}
         for part in self._batches.in_batches(bodies):
             batch = self._batches.submit(part)
@@ -143,7 +144,7 @@ class Panelist:
                     self.errors[self._row_of[name]] = results.failures.get(name, missing)
 
     def _collect_earlier(self) -> None:
-        wanted = {_name(self._questions[row]) for row in self._answers.asked}
+        wanted = {_name(self._questions[row]) for row in self._stored.missing}
         for batch in self._log.holding(wanted):
             note(f"{self.name}: batch {batch} is an earlier run's")
             self._collect(batch)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hardsoft.config.schema import ModelPrice
-from hardsoft.engines.openai_client import Usage
+from hardsoft.servers.replies import Usage
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, roughly."""

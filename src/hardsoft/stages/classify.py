@@ -2,99 +2,24 @@
 
 import argparse
 import csv
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from hardsoft.config.device import find_device, guess_device, rows_at_once
-from hardsoft.config.preflight import check_classify
-from hardsoft.config.schema import Config, ModelEngineConfig, ServerEngineConfig, load_config
+from hardsoft.config.schema import Config, ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share
 from hardsoft.core.files import to_json, to_jsonl, writing
 from hardsoft.core.labels import Label
-from hardsoft.core.progress import Progress, note
+from hardsoft.core.progress import note
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
-from hardsoft.engines.start import open_engine
+from hardsoft.engines.stored import Completions, complete
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.calibration import CONTENT_FREE, contextual_calibration
-from hardsoft.prompting.prompts import Prompt, read_prompt
-from hardsoft.store.ask import Answers, OnValues, ask
-from hardsoft.store.key import completion_setting
-from hardsoft.store.rows import Store, canonical, default_path
+from hardsoft.prompting.prompts import read_prompt
+from hardsoft.store.rows import Store, default_path
 
 OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv", "metrics/throughput.json")
-LOST = Completion("the row store lost it while the stage ran", "error", 0)
-
-
-@dataclass(frozen=True)
-class Completions:
-    """Completions of skills, and what it took to compute those that were not stored."""
-
-    answers: Answers
-    errors: dict[int, Completion]
-    """Rows that failed for good: they are not stored, so that the next run asks again."""
-    tokens: int
-    """Generated now."""
-    seconds: float
-    """Of computing; loading is excluded, but for Ray's workers, which load when rows have come."""
-    peak_memory_mb: float | None
-    """Megabytes of the engine; None if there was nothing to compute."""
-    device: str | None
-    """What computed it, `cpu` or `cuda`; a server is `elsewhere`."""
-    workers: list[str]
-    """The device's name of each process, server or worker that computed it, at most at the same time."""
-
-    def read(self, rows: range) -> Iterator[Completion]:
-        """The completions of rows, from the store one after another."""
-        for row, value in zip(rows, self.answers.read(rows), strict=True):
-            yield self.errors.get(row, LOST) if value is None else _from_value(value)
-
-
-def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store) -> Completions:
-    """Complete the prompt for every skill: from the store as far as it has them, else by the configured engine.
-
-    Raises:
-        InputError: the engine cannot start or go on; what was stored by then stays.
-    """
-    errors: dict[int, Completion] = {}
-    tokens, seconds, memory, device = 0, 0.0, None, None
-    workers: list[str] = []
-
-    def answer(rows: Sequence[int], keep: OnValues) -> None:
-        nonlocal seconds, memory, device
-        check_classify(config)
-        device = find_device(config.engine)
-        with open_engine(config, device, len(rows)) as engine, Progress("classify", len(rows), "skills") as progress:
-
-            def on_results(results: list[tuple[int, Completion]]) -> None:
-                nonlocal tokens, workers
-                keep([(rows[place], asdict(one)) for place, one in results if one.finish_reason != "error"])
-                errors.update({rows[place]: one for place, one in results if one.finish_reason == "error"})
-                tokens += sum(one.tokens for _, one in results)
-                workers = max(workers, engine.workers, key=len)
-                progress.advance(len(results), len(engine.workers))
-
-            begin = time.perf_counter()
-            engine.complete((prompt.messages(skills[row]) for row in rows), on_results)
-            seconds, memory = time.perf_counter() - begin, engine.peak_memory_mb
-
-    answers = ask(
-        store,
-        completion_setting(config, guess_device(config.engine)),
-        len(skills),
-        lambda row: canonical(prompt.messages(skills[row])),
-        answer,
-        settle=lambda: completion_setting(config, find_device(config.engine)),
-    )
-    return Completions(answers, errors, tokens, seconds, memory, device, workers)
-
-
-def _from_value(value: dict[str, Any]) -> Completion:
-    probabilities = value["probabilities"]
-    return Completion(value["text"], value["finish_reason"], value["tokens"], tuple(probabilities) if probabilities else None)
 
 
 def check_prompt(config: Config) -> None:
@@ -119,27 +44,42 @@ def calibrate(completion: Completion, leaning: Sequence[Probabilities], prefill:
     return scored_completion(prefill, contextual_calibration(completion.probabilities, leaning))
 
 
-def throughput(config: Config, completed: Completions, skills: int) -> dict[str, Any]:
+def throughput(completed: Completions, skills: int) -> dict[str, Any]:
     """How much was computed now, and how fast; the rates are null if every row was stored.
 
     The first so many rows are skills; content-free inputs may follow them.
     """
-    asked = completed.answers.asked
-    seconds = completed.seconds if asked else None
-    device = completed.device
-    local = device if isinstance(config.engine, ModelEngineConfig) else None
+    tally = completed.tally
+    seconds = tally.seconds if tally.rows else None
     return {
         "skills": skills,
-        "stored": skills - sum(row < skills for row in asked),
-        "tokens": completed.tokens,
+        "stored": skills - sum(row < skills for row in tally.rows),
+        "tokens": tally.tokens,
         "seconds": seconds and round(seconds, 2),
-        "skills_per_second": seconds and round(len(asked) / seconds, 2),
-        "tokens_per_second": seconds and round(completed.tokens / seconds, 2),
-        "peak_memory_mb": completed.peak_memory_mb and round(completed.peak_memory_mb),
-        "workers": len(completed.workers) or None,
-        "device": ", ".join(sorted(set(completed.workers))) or None,
-        "batch_size": local and rows_at_once(config, local),
+        "skills_per_second": seconds and round(len(tally.rows) / seconds, 2),
+        "tokens_per_second": seconds and round(tally.tokens / seconds, 2),
+        "peak_memory_mb": tally.peak_memory_mb and round(tally.peak_memory_mb),
+        "workers": len(tally.workers) or None,
+        "device": ", ".join(sorted(set(tally.workers))) or None,
+        "batch_size": completed.machine.rows_at_once if tally.rows else None,
     }
+
+
+def check_errors(errors: Sequence[Completion], skills: int, config: Config, stored: bool) -> None:
+    """Say what failed for good.
+
+    Args:
+        errors: in the order of the rows.
+        stored: whether the other rows are in the row store.
+
+    Raises:
+        InputError: more than may.
+    """
+    reasons = [error.text for error in errors]
+    kept = f"the other {skills - len(reasons)} are stored, and `dvc repro` goes on with the rest" if stored else "none is stored"
+    check_error_share(reasons, skills, config.engine.max_error_share, "engine.max_error_share", kept)
+    if reasons:
+        note(f"{len(reasons)} of {skills} rows failed ({reasons[0]}); `dvc repro -f classify` asks for these alone again")
 
 
 def main() -> None:
@@ -152,27 +92,27 @@ def main() -> None:
     calibrated = config.prompt.mode == "label" and config.prompt.contextual_calibration
     asked = [*skills, *CONTENT_FREE] if calibrated else skills
 
-    store = Store(None if no_store else default_path())
-    completed = complete(config, read_prompt(config.prompt), asked, store)
+    completed = complete(config, read_prompt(config.prompt), asked, Store(None if no_store else default_path()))
     content_free = completed.read(range(len(skills), len(asked)))
-    leaning = [one.probabilities for one in content_free if one.probabilities]
+    leaning = [completion.probabilities for completion in content_free if completion.probabilities]
+    errors = completed.tally.errors
+    check_errors([errors[row] for row in sorted(errors) if row < len(skills)], len(skills), config, stored=not no_store)
 
-    failed = [completed.errors[row].text for row in sorted(completed.errors) if row < len(skills)]
-    kept = f"the other {len(skills) - len(failed)} are stored, and `dvc repro` goes on with the rest"
-    kept = "none is stored" if no_store else kept
-    check_error_share(failed, len(skills), config.engine.max_error_share, "engine.max_error_share", kept)
-    if failed:
-        note(f"{len(failed)} of {len(skills)} rows failed ({failed[0]}); `dvc repro -f classify` asks for these alone again")
     with writing(*OUTPUTS) as (completions, probabilities, metrics):
         table = csv.writer(probabilities, lineterminator="\n")
         table.writerow(["skill", *(label.lower() for label in Label)])
-        for skill, one in zip(skills, completed.read(range(len(skills))), strict=True):
-            one = calibrate(one, leaning, config.prompt.prefill)
-            row = {"skill": skill, "completion": one.text, "finish_reason": one.finish_reason, "tokens": one.tokens}
+        for skill, found in zip(skills, completed.read(range(len(skills))), strict=True):
+            completion = calibrate(found, leaning, config.prompt.prefill)
+            row = {
+                "skill": skill,
+                "completion": completion.text,
+                "finish_reason": completion.finish_reason,
+                "tokens": completion.tokens,
+            }
             completions.write(to_jsonl([row]))
-            values = [f"{value:.4f}" for value in one.probabilities] if one.probabilities else ["", "", ""]
+            values = [f"{value:.4f}" for value in completion.probabilities] if completion.probabilities else ["", "", ""]
             table.writerow([skill, *values])
-        metrics.write(to_json(throughput(config, completed, len(skills))))
+        metrics.write(to_json(throughput(completed, len(skills))))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
-from hardsoft.engines.openai_client import Usage
 from hardsoft.judging.base import JudgeOutcome
 from hardsoft.judging.panel import Panelist
 from hardsoft.judging.reference import read_reference, reference_verdicts
+from hardsoft.servers.replies import Usage
 from hardsoft.statistics.agreement import Ratings, raters_agreement
 from hardsoft.store.rows import Store, default_path
 

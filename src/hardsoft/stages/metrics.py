@@ -5,13 +5,13 @@ from typing import Any
 
 import polars as pl
 
+from hardsoft.config.machine import readout_of
 from hardsoft.config.schema import (
     AllSampleConfig,
     ByMentionSampleConfig,
     PerLabelSampleConfig,
     SampleConfig,
     load_config,
-    readout_of,
 )
 from hardsoft.core.files import read_jsonl, to_json, write_outputs
 from hardsoft.core.labels import ANSWERS, Label

@@ -1,12 +1,25 @@
-"""Everything but the question that can change an answer: the setting, the other part of a row's key. Imports no torch."""
+"""Everything but the question that can change an answer: the setting, the other part of a row's key. Imports no torch.
+
+Each field of every section that can reach a row is in one of two sets, `COUNTS` and `HARMLESS`; a test sees to it.
+"""
 
 import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
 
-from hardsoft.config.device import dequantizes, libraries_of, rows_at_once
-from hardsoft.config.schema import Config, LLMJudgeConfig, ModelConfig, ServerEngineConfig, readout_of
+from hardsoft.config.machine import Machine, libraries_of, readout_of
+from hardsoft.config.schema import (
+    Config,
+    LLMJudgeConfig,
+    LocalEngineConfig,
+    ModelConfig,
+    PromptConfig,
+    QuantizationConfig,
+    RayEngineConfig,
+    Section,
+    ServerEngineConfig,
+)
 from hardsoft.core.files import file_hash
 from hardsoft.store.rows import Setting
 
@@ -15,17 +28,42 @@ COMPLETION_FORMAT = 1
 VERDICT_FORMAT = 1
 """One more whenever verdicts stored before would be wrong."""
 
+COUNTS: dict[type[Section], set[str]] = {
+    ModelConfig: {"source", "name", "revision", "chat_template", "dtype", "readout"},
+    QuantizationConfig: {"method", "double_quant", "dequantize"},
+    PromptConfig: {"mode", "max_new_tokens"},
+    LocalEngineConfig: {"batch_size", "device"},
+    RayEngineConfig: {"batch_size", "num_gpus"},
+    ServerEngineConfig: {"kind", "base_url", "model", "identity", "endpoint", "parameters", "prefill"},
+    LLMJudgeConfig: {"base_url", "model", "identity", "endpoint", "reasoning_effort", "max_completion_tokens"},
+}
+"""What is part of a setting. A field with a default is newer than the format: it enters where it differs from that."""
+HARMLESS: dict[type[Section], set[str]] = {
+    ModelConfig: {"gated", "parameters", "dep", "readout_dep"},
+    QuantizationConfig: set(),
+    PromptConfig: {"template", "codebook", "dep", "system", "prefill", "contextual_calibration"},
+    LocalEngineConfig: {"kind", "processes", "max_error_share"},
+    RayEngineConfig: {"kind", "address", "workers", "num_cpus", "max_error_share"},
+    ServerEngineConfig: {"base_urls", "api_key_env", "concurrency", "timeout_s", "max_retries", "max_error_share"},
+    LLMJudgeConfig: {
+        *("kind", "api_key_env", "blind", "concurrency", "timeout_s", "max_retries", "max_error_share", "budget_usd"),
+        *("expected_output_tokens", "prices", "repeats", "batch", "batch_endpoint", "batch_poll_s"),
+    },
+}
+"""What is not: it changes no answer, or only by what `Machine` says, or the question shows it, or it is applied to the answer."""
 
-def completion_setting(config: Config, device: str) -> Setting:
+
+def completion_setting(config: Config, machine: Machine) -> Setting:
     """The setting in which a configuration completes prompts.
 
     Batch size is part of it only where it can change text: not in fp32, whose greedy text does not depend on it.
 
     Args:
-        device: `cpu` or `cuda`; a server's completions do not depend on it.
+        machine: what `auto` means; a server's completions do not depend on it.
     """
     kind = {"kind": "completion", "format": COMPLETION_FORMAT}
     generation = {"mode": config.prompt.mode, "max_new_tokens": config.prompt.max_new_tokens}
+    newer = _newer(config.prompt) | _newer(config.engine)
     if isinstance(config.engine, ServerEngineConfig):
         named = {"identity": config.engine.identity}
         unnamed = {"base_url": config.engine.base_url, "model": config.engine.model}
@@ -33,18 +71,25 @@ def completion_setting(config: Config, device: str) -> Setting:
         more: Setting = {"parameters": config.engine.parameters} if config.engine.parameters else {}
         more |= {"scored": True} if config.prompt.mode == "label" else {}
         more |= {"endpoint": config.engine.endpoint} if config.engine.endpoint != "chat" else {}
-        return {**kind, "generation": generation, "server": {**server, "prefill": config.engine.prefill, **more}}
+        return {**kind, **newer, "generation": generation, "server": {**server, "prefill": config.engine.prefill, **more}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
     scored = {"readout": file_hash(Path(readout))} if (readout := readout_of(config)) else {}
     return {
         **kind,
+        **newer,
+        **_newer(config.model),
+        **_newer(config.quantization),
         **scored,
         "model": model_identity(config.model),
         "chat_template": config.model.chat_template,
         "dtype": config.model.dtype,
-        "quantization": {**config.quantization.model_dump(), "dequantize": dequantizes(config, device)},
-        "device": device,
-        "batch_size": None if exact else rows_at_once(config, device),
+        "quantization": {
+            "method": config.quantization.method,
+            "double_quant": config.quantization.double_quant,
+            "dequantize": machine.dequantize,
+        },
+        "device": machine.device,
+        "batch_size": None if exact else machine.rows_at_once,
         "generation": generation,
         "libraries": {name: version(name) for name in libraries_of(config)},
     }
@@ -60,6 +105,7 @@ def verdict_setting(judge: LLMJudgeConfig) -> Setting:
         "reasoning_effort": judge.reasoning_effort,
         "max_completion_tokens": judge.max_completion_tokens,
         **({"endpoint": judge.endpoint} if judge.endpoint != "chat" else {}),
+        **_newer(judge),
     }
 
 
@@ -77,3 +123,14 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
         if path.is_file():
             combined.update(f"{path.name} {file_hash(path)}\n".encode())
     return {"name": Path(model.name).name, "files": combined.hexdigest()}
+
+
+def _newer(section: Section) -> Setting:
+    """The fields of a section that count and have a default, where they differ from it, so that stored rows keep their keys."""
+    fields = {name: field for name, field in type(section).model_fields.items() if name in COUNTS[type(section)]}
+    dumped = section.model_dump(mode="json", include=set(fields))
+    return {
+        name: dumped[name]
+        for name, field in fields.items()
+        if not field.is_required() and getattr(section, name) != field.get_default(call_default_factory=True)
+    }

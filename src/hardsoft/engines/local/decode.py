@@ -19,8 +19,9 @@ from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.cache import Slots
 from hardsoft.engines.local.drafts import LONGEST_DRAFT, Drafts
 from hardsoft.engines.local.generated import Generated, Stop
-from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel
+from hardsoft.engines.shares import WINDOW
 
 REFILL_SHARE = 8
 """Waiting rows enter when one slot in so many is free: one prefill for several rows costs little more than for one."""

@@ -19,13 +19,14 @@ from hardsoft.engines.local.check import why_not
 from hardsoft.engines.local.decode import decode
 from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import end_tokens
-from hardsoft.engines.local.lookahead import WINDOW, Row
+from hardsoft.engines.local.lookahead import Row
 from hardsoft.engines.local.plain import decode_plainly, score_plainly
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.static import decode_statically
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.local.transfer import mapped_ahead
 from hardsoft.engines.memory import is_out_of_memory, peak_memory_mb
+from hardsoft.engines.shares import WINDOW
 from hardsoft.prompting.answers import answer_is_complete, is_before_answer
 from hardsoft.prompting.spoken import open_reasoning
 

@@ -27,7 +27,7 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
     """Load a causal LM with its tokenizer, for inference, onto `cpu`, `cuda` or one GPU such as `cuda:1`.
 
     Args:
-        quantization: its `dequantize` decided, see `config.device`.
+        quantization: its `dequantize` decided, see `config.machine`.
 
     Raises:
         InputError: the checkpoint folder lacks files or tensors, or the model cannot be had from the hub.

@@ -10,8 +10,6 @@ from statistics import median_low
 
 LONG_BY = 64
 """Tokens by which a prompt is longer than its window's median when it is kept back: it would widen every slot beside it."""
-WINDOW = 1024
-"""Rows to look ahead over: enough to put those of like length side by side."""
 
 Row = tuple[int, list[int]]
 """A row's number, and the token ids of its prompt."""

@@ -6,7 +6,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from hardsoft.engines.local.generated import Generated, Stop
-from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead, Row
+from hardsoft.engines.shares import WINDOW
 
 
 @torch.inference_mode()

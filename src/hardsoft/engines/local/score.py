@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hardsoft.engines.local.attention import shared_prefix
-from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel
 from hardsoft.engines.local.transfer import ToHost
+from hardsoft.engines.shares import WINDOW
 
 
 @torch.inference_mode()

@@ -20,9 +20,10 @@ from hardsoft.engines.local.cache import Slots
 from hardsoft.engines.local.decode import REFILL_SHARE
 from hardsoft.engines.local.generated import Generated, Stop
 from hardsoft.engines.local.graphs import Replayed
-from hardsoft.engines.local.lookahead import WINDOW, Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead, Row
 from hardsoft.engines.local.prefixed import PrefixedModel, padded
 from hardsoft.engines.local.transfer import ToHost, to_device
+from hardsoft.engines.shares import WINDOW
 
 OWN_BUCKET = 32
 """Own keys are read up to a multiple of this."""

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import hardsoft
 from hardsoft.config.schema import RayEngineConfig
 from hardsoft.core.errors import InputError, first_line
-from hardsoft.engines.start import physical_cores
+from hardsoft.engines.shares import physical_cores
 
 CONNECT_S = 10
 """Seconds that a cluster may take to accept a connection."""

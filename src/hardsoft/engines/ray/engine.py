@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-from hardsoft.config.device import libraries_of
-from hardsoft.config.schema import Config, RayEngineConfig, readout_of
+from hardsoft.config.machine import Machine, libraries_of, readout_of
+from hardsoft.config.schema import Config, RayEngineConfig
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.progress import note
 from hardsoft.engines.base import OnResults
-from hardsoft.engines.start import rows_in_a_share
+from hardsoft.engines.shares import rows_in_a_share
 
 try:
     import pyarrow as pa
@@ -46,11 +46,11 @@ KILLED = "its worker ended twice while it was alone with this row"
 
 
 @contextlib.contextmanager
-def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) -> Iterator["RayEngine"]:
+def ray_engine(config: Config, machine: Machine, rows: int, worker: type = Worker) -> Iterator["RayEngine"]:
     """An engine on the configured cluster, until the end of the `with` block.
 
     Args:
-        device: `cpu` or `cuda`, of the workers.
+        machine: what `auto` means on the workers' machines.
         worker: the class that answers; tests and benchmarks have others.
 
     Raises:
@@ -67,8 +67,8 @@ def ray_engine(config: Config, device: str, rows: int, worker: type = Worker) ->
         if checkpoint and not all(on_every_node(Checkpoint.lies_here, checkpoint).values()):
             checkpoint.send()
         note(f"ray: nodes {len(living_nodes())}, workers up to {pool[1]}")
-        block = rows_in_a_share(config, device, rows, pool[1])
-        given = {"config": config, "device": device, "checkpoint": checkpoint, "libraries": libraries}
+        block = rows_in_a_share(machine, rows, pool[1])
+        given = {"config": config, "machine": machine, "checkpoint": checkpoint, "libraries": libraries}
         yield RayEngine(worker, given, config.engine, pool, block)
     except ray.exceptions.RayError as error:
         raise InputError(f"ray: {type(error).__name__}: {first_line(error)}; what came is stored, run again to go on") from None

@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import ray
 
+from hardsoft.config.machine import Machine
 from hardsoft.config.schema import Config, RayEngineConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.base import Engine
+from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.ray.checkpoint import Checkpoint
 from hardsoft.engines.ray.cluster import other_versions
 from hardsoft.engines.ray.frame import Frame
 
-ANSWERS = pa.schema(
+ANSWER_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("text", pa.string()),
@@ -45,14 +47,14 @@ class Worker:
     """The local engine in a process of the cluster."""
 
     def __init__(
-        self, config: Config, device: str, frame: Frame, checkpoint: Checkpoint | None, libraries: Mapping[str, str]
+        self, config: Config, machine: Machine, frame: Frame, checkpoint: Checkpoint | None, libraries: Mapping[str, str]
     ) -> None:
         self._frame, self._fault = frame, ""
         self._engine: Engine | None = None
         try:
             if fault := other_versions(libraries):
                 raise InputError(f"this node, which joined later, has {fault}")
-            self._engine = _engine(config, device, checkpoint)
+            self._engine = _engine(config, machine, checkpoint)
         except Exception as error:
             self._fault = _said(error)
 
@@ -74,18 +76,16 @@ class Worker:
         return Sender(here.get_actor_id() or "", here.get_node_id(), device, memory, self._fault)
 
 
-def _engine(config: Config, device: str, checkpoint: Checkpoint | None) -> Engine:
-    from hardsoft.engines.start import local_engine
-
+def _engine(config: Config, machine: Machine, checkpoint: Checkpoint | None) -> Engine:
     assert isinstance(config.engine, RayEngineConfig)
-    if device == "cpu":
+    if machine.device == "cpu":
         import torch
 
         torch.set_num_threads(config.engine.num_cpus)
     if checkpoint:
         model = config.model.model_copy(update={"name": checkpoint.local_folder()})
         config = config.model_copy(update={"model": model})
-    return local_engine(config, device)
+    return local_engine(config, machine)
 
 
 def _said(error: Exception) -> str:
@@ -95,7 +95,7 @@ def _said(error: Exception) -> str:
 def write_answers(rows: Sequence[int], completions: Sequence[Completion], sender: Sender) -> pa.Table:
     """Answers as a table."""
     columns = {name: [getattr(one, name) for one in completions] for name in ("text", "finish_reason", "tokens", "probabilities")}
-    return pa.table({"row": rows, **columns, "worker": [json.dumps(asdict(sender))] * len(rows)}, schema=ANSWERS)
+    return pa.table({"row": rows, **columns, "worker": [json.dumps(asdict(sender))] * len(rows)}, schema=ANSWER_SCHEMA)
 
 
 def read_answers(table: pa.Table) -> tuple[list[tuple[int, Completion]], list[Sender]]:

@@ -14,7 +14,8 @@ from openai.types.batch import Batch
 from openai.types.chat import ChatCompletion
 
 from hardsoft.core.secrets import mask
-from hardsoft.engines.openai_client import REFUSED, Client, MalformedReplyError, Reply, Server, UnusableReplyError, Usage
+from hardsoft.servers.client import FILTER_CODES, Server
+from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, read_reply
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
@@ -57,7 +58,7 @@ class Batches:
             InputError: no server, a rejected key, no quota.
         """
         content = "".join(self._line(name, body) for name, body in bodies.items()).encode()
-        return self.server.run(lambda client: self._submit(client, content))
+        return asyncio.run(self._submit(content))
 
     def collect(self, batch: str, on_progress: Callable[[int, int], None]) -> Results:
         """Wait for a batch to end, and read what came back.
@@ -68,7 +69,7 @@ class Batches:
         Raises:
             InputError: no server, or a rejected key.
         """
-        return self.server.run(lambda client: self._collect(client, batch, on_progress))
+        return asyncio.run(self._collect(batch, on_progress))
 
     def in_batches(self, bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Mapping[str, Any]]]:
         """Requests in as many parts as one batch may hold."""
@@ -88,35 +89,37 @@ class Batches:
         sent = body if self.endpoint == "/v1/chat/completions" else as_responses(body)
         return json.dumps({"custom_id": name, "method": "POST", "url": self.endpoint, "body": sent}) + "\n"
 
-    async def _submit(self, client: Client, content: bytes) -> str:
-        file = await client.files.create(file=("questions.jsonl", content), purpose="batch")
-        endpoint: Any = self.endpoint
-        batch = await client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
+    async def _submit(self, content: bytes) -> str:
+        async with self.server as client:
+            file = await client.files.create(file=("questions.jsonl", content), purpose="batch")
+            endpoint: Any = self.endpoint
+            batch = await client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
         return batch.id
 
-    async def _collect(self, client: Client, name: str, on_progress: Callable[[int, int], None]) -> Results:
-        try:
-            batch = await client.batches.retrieve(name)
-            while batch.status not in ENDED:
-                self._tell(batch, on_progress)
-                await asyncio.sleep(self.poll_s)
-                batch = await client.batches.retrieve(name)
-        except openai.NotFoundError:
-            return Results("gone", {}, {})
-        self._tell(batch, on_progress)
+    async def _collect(self, name: str, on_progress: Callable[[int, int], None]) -> Results:
         replies: dict[str, Reply] = {}
         failures: dict[str, str] = {}
-        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for custom_id, answer in self._read(await self._lines(client, file)):
-                if isinstance(answer, Reply):
-                    replies.setdefault(custom_id, answer)
-                else:
-                    failures.setdefault(custom_id, answer)
+        async with self.server as client:
+            try:
+                batch = await client.batches.retrieve(name)
+                while batch.status not in ENDED:
+                    self._tell(batch, on_progress)
+                    await asyncio.sleep(self.poll_s)
+                    batch = await client.batches.retrieve(name)
+            except openai.NotFoundError:
+                return Results("gone", {}, {})
+            self._tell(batch, on_progress)
+            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+                for custom_id, answer in self._read(await self._lines(client, file)):
+                    if isinstance(answer, Reply):
+                        replies.setdefault(custom_id, answer)
+                    else:
+                        failures.setdefault(custom_id, answer)
         errors = batch.errors.data if batch.errors and batch.errors.data else []
         reason = "; ".join(str(error.message) for error in errors)
         return Results(batch.status, replies, {row: why for row, why in failures.items() if row not in replies}, reason)
 
-    async def _lines(self, client: Client, file: str) -> Sequence[str]:
+    async def _lines(self, client: openai.AsyncOpenAI, file: str) -> Sequence[str]:
         try:
             return (await client.files.content(file)).text.split("\n")  # splitlines would split at U+2028 too
         except openai.NotFoundError:
@@ -138,7 +141,7 @@ class Batches:
                     continue
                 error = error or body.get("error") or {}
                 words = mask(f"{error.get('code')}: {error.get('message')}", self.server.secret)
-                yield custom_id, Reply("", "content_filter", Usage(), "") if error.get("code") in REFUSED else words
+                yield custom_id, WITHHELD if error.get("code") in FILTER_CODES else words
             except (MalformedReplyError, UnusableReplyError) as fault:
                 yield custom_id, str(fault)
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -147,7 +150,7 @@ class Batches:
     def _reply(self, body: dict[str, Any]) -> Reply:
         if self.endpoint == "/v1/responses":
             body = as_chat_completion(body)
-        return self.server.read(ChatCompletion.construct(**body))
+        return read_reply(ChatCompletion.construct(**body), self.server.secret)
 
 
 def as_responses(body: Mapping[str, Any]) -> dict[str, Any]:
