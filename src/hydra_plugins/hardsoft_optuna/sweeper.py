@@ -4,7 +4,7 @@ Knows the `sweep` node of conf/sweep.yaml and that a job returns what is to be a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,15 @@ class OptunaConfig:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig, provider="hardsoft")
+
+
+def split_space(parser: OverridesParser, arguments: Sequence[str], space: Mapping[str, Any]) -> tuple[list[str], list[Override]]:
+    """The overrides that stay, and those that a search varies; of `space`, those whose keys the arguments do not name."""
+    parsed = parser.parse_overrides(list(arguments))
+    given = {override.get_key_element() for override in parsed}
+    parsed += parser.parse_overrides([f"{key}={value}" for key, value in space.items() if key not in given])
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    return fixed, [override for override in parsed if override.is_sweep_override()]
 
 
 def distribution(override: Override) -> "BaseDistribution":
@@ -79,12 +88,9 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         options = self.config.sweep
-        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
-        given = {one.get_key_element() for one in parsed}
-        space = [f"{key}={value}" for key, value in options.space.items() if key not in given]
-        parsed += OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(space)
-        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
-        varied = {one.get_key_element(): distribution(one) for one in parsed if one.is_sweep_override()}
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        fixed, sweeps = split_space(parser, arguments, options.space)
+        varied = {override.get_key_element(): distribution(override) for override in sweeps}
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
