@@ -19,7 +19,7 @@ from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.engines.start import open_engine
 from hardsoft.prompting.answers import read_answer
-from hardsoft.prompting.calibration import CONTENT_FREE, contextual_calibration
+from hardsoft.prompting.contextual import CONTENT_FREE, contextual_calibration
 from hardsoft.prompting.prompts import Prompt, read_prompt
 from hardsoft.store.ask import Answers, OnValues, ask
 from hardsoft.store.key import completion_setting
