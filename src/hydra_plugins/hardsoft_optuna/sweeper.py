@@ -53,7 +53,7 @@ def distribution(override: Override) -> "BaseDistribution":
     value = override.value()
     if isinstance(value, IntervalSweep):
         log = "log" in value.tags
-        if all(isinstance(one, int) for one in (value.start, value.end)):
+        if all(isinstance(end, int) for end in (value.start, value.end)):
             return IntDistribution(int(value.start or 0), int(value.end or 0), log=log)
         return FloatDistribution(float(value.start or 0), float(value.end or 0), log=log)
     if isinstance(value, ChoiceSweep | RangeSweep | Glob):
@@ -105,17 +105,17 @@ class OptunaSweeper(Sweeper):
                 else:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
         if any(math.isfinite(figure) for figure in known.values()):
-            best = max(known, key=lambda one: known[one])
+            best = max(known, key=lambda job: known[job])
             print(f"best of {len(known)}: {options.objective} {known[best]:.4f} with {' '.join(best[len(fixed) :])}", flush=True)
 
     def figures(self, wanted: Sequence[Sequence[str]], known: dict[tuple[str, ...], float]) -> list[float]:
         """The figures of some jobs by their overrides; those that are not known yet are run and added."""
         assert self.launcher is not None
-        missing = list(dict.fromkeys(tuple(one) for one in wanted if tuple(one) not in known))
+        missing = list(dict.fromkeys(tuple(job) for job in wanted if tuple(job) not in known))
         if missing:
-            returned = self.launcher.launch([list(one) for one in missing], initial_job_idx=len(known))
-            known |= {one: float(job.return_value) for one, job in zip(missing, returned, strict=True)}
-        return [known[tuple(one)] for one in wanted]
+            returned = self.launcher.launch([list(job) for job in missing], initial_job_idx=len(known))
+            known |= {job: float(result.return_value) for job, result in zip(missing, returned, strict=True)}
+        return [known[tuple(job)] for job in wanted]
 
 
 def overrides(trial: "Trial") -> list[str]:
@@ -128,9 +128,9 @@ def combinations(varied: dict[str, "BaseDistribution"]) -> float:
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     count = 1.0
-    for one in varied.values():
-        if isinstance(one, CategoricalDistribution):
-            count *= len(one.choices)
+    for values in varied.values():
+        if isinstance(values, CategoricalDistribution):
+            count *= len(values.choices)
         else:
-            count *= one.high - one.low + 1 if isinstance(one, IntDistribution) else math.inf
+            count *= values.high - values.low + 1 if isinstance(values, IntDistribution) else math.inf
     return count
