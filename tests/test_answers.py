@@ -10,16 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hardsoft.core.labels import Label, Outcome
-from hardsoft.prompting.answers import (
-    CORRECTION,
-    DECLINED,
-    VERDICTS,
-    Rule,
-    _read_any,
-    answer_is_complete,
-    is_before_answer,
-    read_answer,
-)
+from hardsoft.prompting.answers import _read_any, answer_is_complete, is_before_answer, read_answer
+from hardsoft.prompting.patterns import CORRECTION, DECLINED, VERDICTS, Rule
 
 STUDY = Path(__file__).parents[2] / "shared/study/cot_records.jsonl"
 OURS = [json.loads(line) for line in Path(__file__).with_name("completions.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -24,7 +24,7 @@ from hardsoft.engines.local.packing import pack_linears
 from hardsoft.engines.local.plain import decode_plainly
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.answers import read_answer
-from hardsoft.prompting.calibration import contextual_calibration
+from hardsoft.prompting.contextual import contextual_calibration
 from hardsoft.prompting.prompts import Prompt, read_prompt
 from hardsoft.statistics.stratified import Stratum, post_stratified
 from tests.conftest import ROOT

@@ -15,7 +15,9 @@ import pytest
 
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
-from hardsoft.sweep import check, claim, experiment_name, own_device, planned, stop
+from hardsoft.sweep.__main__ import check, claim, planned
+from hardsoft.sweep.job import experiment_name, own_device
+from hardsoft.sweep.stop import stop
 from tests.conftest import ROOT, Repository, Run, commit
 from tests.test_judge import Handler, server
 
@@ -191,9 +193,13 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repos
             output += process.stdout.readline()
         while not list(repository.path.glob(".cache/sweeps/stopped/1/process")):
             time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while not (places := list(repository.path.glob(".dvc/tmp/exps/standalone/tmp*"))) and time.monotonic() < deadline:
+            time.sleep(0.1)
         time.sleep(2)  # into DVC's work
         process.send_signal(signal.SIGINT)
         output += process.stdout.read()
+    assert places, "DVC runs experiments elsewhere than where `stop` tidies"
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert list(experiments(repository)) == ["stopped-0-2"]

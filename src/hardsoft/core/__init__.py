@@ -1,1 +1,4 @@
-"""What everyone may import: errors, labels, chats, names, files, progress. Imports nothing of ours."""
+"""What everyone may import: errors, labels, chats, names, files, tables, read-outs, secrets, progress, and how a command ends.
+
+Imports nothing of ours.
+"""

@@ -1,1 +1,1 @@
-"""Who completes chats: transformers here, or a server; knows neither DVC nor Hydra nor the file layout."""
+"""Who completes chats: transformers here or on a Ray cluster, or a server; knows neither DVC nor Hydra nor the file layout."""

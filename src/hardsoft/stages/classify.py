@@ -15,7 +15,7 @@ from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
 from hardsoft.engines.stored import Completions, complete
 from hardsoft.prompting.answers import read_answer
-from hardsoft.prompting.calibration import CONTENT_FREE, contextual_calibration
+from hardsoft.prompting.contextual import CONTENT_FREE, contextual_calibration
 from hardsoft.prompting.prompts import read_prompt
 from hardsoft.store.rows import Store, default_path
 

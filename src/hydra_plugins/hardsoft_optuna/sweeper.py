@@ -4,7 +4,7 @@ Knows the `sweep` node of conf/sweep.yaml and that a job returns what is to be a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,15 @@ class OptunaConfig:
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig, provider="hardsoft")
 
 
+def split_space(parser: OverridesParser, arguments: Sequence[str], space: Mapping[str, Any]) -> tuple[list[str], list[Override]]:
+    """The overrides that stay, and those that a search varies; of `space`, those whose keys the arguments do not name."""
+    parsed = parser.parse_overrides(list(arguments))
+    given = {override.get_key_element() for override in parsed}
+    parsed += parser.parse_overrides([f"{key}={value}" for key, value in space.items() if key not in given])
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    return fixed, [override for override in parsed if override.is_sweep_override()]
+
+
 def distribution(override: Override) -> "BaseDistribution":
     """The values that an override's sweep may take.
 
@@ -44,7 +53,7 @@ def distribution(override: Override) -> "BaseDistribution":
     value = override.value()
     if isinstance(value, IntervalSweep):
         log = "log" in value.tags
-        if all(isinstance(one, int) for one in (value.start, value.end)):
+        if all(isinstance(end, int) for end in (value.start, value.end)):
             return IntDistribution(int(value.start or 0), int(value.end or 0), log=log)
         return FloatDistribution(float(value.start or 0), float(value.end or 0), log=log)
     if isinstance(value, ChoiceSweep | RangeSweep | Glob):
@@ -79,12 +88,9 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         options = self.config.sweep
-        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
-        given = {one.get_key_element() for one in parsed}
-        space = [f"{key}={value}" for key, value in options.space.items() if key not in given]
-        parsed += OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(space)
-        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
-        varied = {one.get_key_element(): distribution(one) for one in parsed if one.is_sweep_override()}
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        fixed, sweeps = split_space(parser, arguments, options.space)
+        varied = {override.get_key_element(): distribution(override) for override in sweeps}
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
@@ -99,17 +105,17 @@ class OptunaSweeper(Sweeper):
                 else:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
         if any(math.isfinite(figure) for figure in known.values()):
-            best = max(known, key=lambda one: known[one])
+            best = max(known, key=lambda job: known[job])
             print(f"best of {len(known)}: {options.objective} {known[best]:.4f} with {' '.join(best[len(fixed) :])}", flush=True)
 
     def figures(self, wanted: Sequence[Sequence[str]], known: dict[tuple[str, ...], float]) -> list[float]:
         """The figures of some jobs by their overrides; those that are not known yet are run and added."""
         assert self.launcher is not None
-        missing = list(dict.fromkeys(tuple(one) for one in wanted if tuple(one) not in known))
+        missing = list(dict.fromkeys(tuple(job) for job in wanted if tuple(job) not in known))
         if missing:
-            returned = self.launcher.launch([list(one) for one in missing], initial_job_idx=len(known))
-            known |= {one: float(job.return_value) for one, job in zip(missing, returned, strict=True)}
-        return [known[tuple(one)] for one in wanted]
+            returned = self.launcher.launch([list(job) for job in missing], initial_job_idx=len(known))
+            known |= {job: float(result.return_value) for job, result in zip(missing, returned, strict=True)}
+        return [known[tuple(job)] for job in wanted]
 
 
 def overrides(trial: "Trial") -> list[str]:
@@ -122,9 +128,9 @@ def combinations(varied: dict[str, "BaseDistribution"]) -> float:
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     count = 1.0
-    for one in varied.values():
-        if isinstance(one, CategoricalDistribution):
-            count *= len(one.choices)
+    for values in varied.values():
+        if isinstance(values, CategoricalDistribution):
+            count *= len(values.choices)
         else:
-            count *= one.high - one.low + 1 if isinstance(one, IntDistribution) else math.inf
+            count *= values.high - values.low + 1 if isinstance(values, IntDistribution) else math.inf
     return count

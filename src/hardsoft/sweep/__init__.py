@@ -1,0 +1,1 @@
+"""Experiments side by side: the command (`__main__`), one job of it (`job`), and how it ends if it is interrupted (`stop`)."""
