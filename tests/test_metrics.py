@@ -128,7 +128,7 @@ def test_accuracy_by_mention_by_hand() -> None:
     )
     estimate = mention_accuracy(rows, 1000, 0.95)
     assert not isinstance(estimate, str)
-    assert estimate.accuracy == pytest.approx(0.6 + 0.4 * 0.7)
+    assert estimate.value == pytest.approx(0.6 + 0.4 * 0.7)
     part = wilson(7, 10, 0.95)
     assert (estimate.low, estimate.high) == pytest.approx((0.6 + 0.4 * part.low, 0.6 + 0.4 * part.high))
     assert mention_accuracy(rows.clear(), 1000, 0.95) == "no skill was sampled"

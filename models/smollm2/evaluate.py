@@ -63,8 +63,8 @@ def label_figures(truth: Sequence[str], given: Sequence[str]) -> Figures:
     balanced, accuracy = post_stratified(strata, LEVEL), wilson(sum(right), len(right), LEVEL)
     return {
         "n": len(truth),
-        "accuracy": interval(accuracy.accuracy, accuracy.low, accuracy.high),
-        "balanced_accuracy": interval(balanced.accuracy, balanced.low, balanced.high),
+        "accuracy": interval(accuracy.value, accuracy.low, accuracy.high),
+        "balanced_accuracy": interval(balanced.value, balanced.low, balanced.high),
         "unknown_recall": rounded(figures["unknown"]["recall"]),
         "soft_precision": rounded(figures["soft"]["precision"]),
     }

@@ -94,7 +94,7 @@ def compare(new: Variant, old: Variant, known: dict[str, str], confidence: float
     row |= {
         "gained": table.gained,
         "lost": table.lost,
-        "difference": estimate.accuracy,
+        "difference": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
     }
@@ -102,7 +102,7 @@ def compare(new: Variant, old: Variant, known: dict[str, str], confidence: float
     counts = bootstrap.cells(truth, given, before)
     for name, score in SCORES.items():
         found = bootstrap.difference(score, counts, confidence)
-        parts = (found.accuracy, found.low, found.high) if found else (None, None, None)
+        parts = (found.value, found.low, found.high) if found else (None, None, None)
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))
     return row
 

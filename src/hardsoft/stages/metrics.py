@@ -24,7 +24,7 @@ from hardsoft.judging.reference import read_reference
 from hardsoft.statistics import population
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.calibration import RELIABILITY, RISK_COVERAGE, reliability, risk_coverage
-from hardsoft.statistics.intervals import Estimate
+from hardsoft.statistics.intervals import Estimate, as_figures
 from hardsoft.statistics.judge import corrected_accuracy, judge_figures, no_judge_figures
 
 Figures = dict[str, Any]
@@ -51,9 +51,9 @@ def note_small_labels(sample: Figures, sizes: Counter[str], option: SampleConfig
 def mention_figures(judged: pl.DataFrame, labels: pl.DataFrame, option: SampleConfig, confidence: float) -> Figures:
     """The accuracy by mention, where the sample was drawn for it."""
     if not isinstance(option, ByMentionSampleConfig | AllSampleConfig):
-        return population.figures("the sample was not drawn by mention; sample=by_mention is")
+        return as_figures("the sample was not drawn by mention; sample=by_mention is")
     mentions = int(labels.filter(pl.col("label").is_in(ANSWERS))["mentions"].sum())
-    return population.figures(population.mention_accuracy(judged, mentions, confidence))
+    return as_figures(population.mention_accuracy(judged, mentions, confidence))
 
 
 def judge_section(
@@ -156,7 +156,7 @@ def main() -> None:
         "sample": sample,
         "population": {
             **of_population,
-            "corrected": population.figures(corrected),
+            "corrected": as_figures(corrected),
             "by_mention": mention_figures(judged, labels, config.sample, level),
         },
         "judged": rounded(population.agreement_figures(judged)),

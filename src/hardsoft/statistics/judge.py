@@ -9,7 +9,7 @@ import polars as pl
 from sklearn.metrics import cohen_kappa_score
 
 from hardsoft.core.labels import ANSWERS
-from hardsoft.statistics.intervals import Estimate, kish, wilson
+from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
 from hardsoft.statistics.ppi import Judged, corrected
 from hardsoft.statistics.stratified import mover
 
@@ -51,7 +51,8 @@ def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
     """
     result: dict[str, Any] = {"n": judged.height}
     agreed = kappa(judged["truth"].to_list(), judged["verdict"].to_list(), confidence) if judged.height else None
-    result["kappa"] = _value(agreed, "the judge and the reference use one and the same label" if judged.height else NOTHING)
+    missing = "the judge and the reference use one and the same label" if judged.height else NOTHING
+    result["kappa"] = as_figures(agreed or missing, "value")
     right = judged.filter(pl.col("truth") == pl.col("label"))
     wrong = judged.filter(pl.col("truth") != pl.col("label"))
     result["sensitivity"] = _share(right, pl.col("verdict") == pl.col("label"), confidence, "right")
@@ -64,7 +65,7 @@ def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
 
 def no_judge_figures(reason: str) -> dict[str, Any]:
     """What `judge_figures` gives where there is nothing to compare."""
-    return {"n": 0, **{name: _value(None, reason) for name in FIGURES}}
+    return {"n": 0, **{name: as_figures(reason, "value") for name in FIGURES}}
 
 
 def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Estimate | str:
@@ -96,13 +97,7 @@ def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
 
 def _share(rows: pl.DataFrame, found: pl.Expr, confidence: float, kind: str) -> dict[str, Any]:
     if rows.is_empty():
-        return _value(None, f"the reference calls no judged skill's label {kind}")
+        return as_figures(f"the reference calls no judged skill's label {kind}", "value")
     weights = rows["weight"].to_numpy()
     share = float(np.average(rows.select(found).to_series().to_numpy(), weights=weights))
-    return _value(wilson(share * kish(weights), kish(weights), confidence), "")
-
-
-def _value(estimate: Estimate | None, reason: str) -> dict[str, Any]:
-    if estimate is None:
-        return {"value": None, "low": None, "high": None, "reason": reason}
-    return {"value": round(estimate.accuracy, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
+    return as_figures(wilson(share * kish(weights), kish(weights), confidence), "value")

@@ -9,18 +9,11 @@ import polars as pl
 
 from hardsoft.core.labels import ANSWERS, Label
 from hardsoft.statistics.agreement import agreement
-from hardsoft.statistics.intervals import Estimate, kish, wilson
+from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
 from hardsoft.statistics.paired import difference, pair, words
 from hardsoft.statistics.stratified import Stratum, mover, post_stratified
 
 Figures = dict[str, Any]
-
-
-def figures(estimate: Estimate | str) -> Figures:
-    """An estimate as metrics, rounded to 4 decimals; a string is the reason why there is none."""
-    if isinstance(estimate, str):
-        return {"accuracy": None, "low": None, "high": None, "reason": estimate}
-    return {"accuracy": round(estimate.accuracy, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
 
 
 def sample_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Figures:
@@ -56,16 +49,16 @@ def population_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
         known = rows.drop_nulls("verdict")
         if known.is_empty():
             reason = f"{label}: {no_verdict(rows, label)}"
-            return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
+            return {"answered": as_figures(reason), "all": as_figures(reason)}, as_figures(reason)
         right.append(_stratum(known, pl.col("verdict") == label, sizes[label]))
         hard.append(_stratum(known, pl.col("verdict") == Label.HARD, sizes[label]))
     if not answered:
         reason = "no skill is labelled Hard or Soft"
-        return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
+        return {"answered": as_figures(reason), "all": as_figures(reason)}, as_figures(reason)
     estimate = post_stratified(right, confidence)
     share = sum(sizes[label] for label in answered) / sum(sizes.values())
-    counted_wrong = Estimate(estimate.accuracy * share, estimate.low * share, estimate.high * share)
-    return {"answered": figures(estimate), "all": figures(counted_wrong)}, figures(post_stratified(hard, confidence))
+    counted_wrong = Estimate(estimate.value * share, estimate.low * share, estimate.high * share)
+    return {"answered": as_figures(estimate), "all": as_figures(counted_wrong)}, as_figures(post_stratified(hard, confidence))
 
 
 def against_always_hard(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Figures:
@@ -77,12 +70,12 @@ def against_always_hard(judged: pl.DataFrame, sizes: Mapping[str, int], confiden
     answered = sum(sizes.get(label, 0) for label in ANSWERS)
     if soft.is_empty():
         reason = "no skill labelled Soft has a verdict" if sizes.get(Label.SOFT, 0) else "no skill is labelled Soft"
-        return {"value": None, "low": None, "high": None, "reason": reason}
+        return as_figures(reason, "value")
     right, hard = (soft["verdict"] == label for label in (Label.SOFT, Label.HARD))
     part = difference(pair(right.to_numpy(), hard.to_numpy()), confidence)
     share = sizes[Label.SOFT] / answered
-    value, low, high = (round(share * one, 4) for one in (part.accuracy, part.low, part.high))
-    return {"value": value, "low": low, "high": high, "says": words(part, "labelling", "always Hard")}
+    whole = Estimate(share * part.value, share * part.low, share * part.high)
+    return {**as_figures(whole, "value"), "says": words(part, "labelling", "always Hard")}
 
 
 def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> Estimate | str:
@@ -156,7 +149,7 @@ def _precision(rows: pl.DataFrame, name: str, size: int | None, confidence: floa
     return {
         "correct": correct,
         "n": known.height,
-        **figures(estimate),
+        **as_figures(estimate),
         "missing": missing,
         "low_if_wrong": _if_missing(rows, confidence, size, right=False),
         "high_if_right": _if_missing(rows, confidence, size, right=True),
