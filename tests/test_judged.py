@@ -7,7 +7,7 @@ import pytest
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
 from hardsoft.statistics.agreement import raters_agreement
 from hardsoft.statistics.intervals import kish, wilson
-from hardsoft.statistics.judge import corrected_accuracy, judge_figures, kappa
+from hardsoft.statistics.judge_quality import corrected_accuracy, judge_figures, kappa
 from hardsoft.statistics.ppi import Judged, corrected
 
 

@@ -20,7 +20,7 @@ from hardsoft.config.compose import compose
 from hardsoft.config.schema import Config, QuantizationConfig, validate
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
 from hardsoft.engines.local.engine import LocalEngine
@@ -54,11 +54,11 @@ def configuration(*overrides: str) -> Config:
 
 def label_figures(truth: Sequence[str], given: Sequence[str]) -> Figures:
     """Agreement with true labels, accuracy and balanced accuracy with their intervals."""
-    figures = agreement(truth, given, ANSWERS, LABELS)
+    figures = agreement(truth, given, ABILITIES, LABELS)
     right = [one == other for one, other in zip(truth, given, strict=True)]
     strata = [
         Stratum(sum(hit for hit, one in zip(right, truth, strict=True) if one == label), truth.count(label), size=10**6)
-        for label in ANSWERS
+        for label in ABILITIES
     ]
     balanced, accuracy = post_stratified(strata, LEVEL), wilson(sum(right), len(right), LEVEL)
     return {

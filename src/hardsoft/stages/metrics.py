@@ -14,7 +14,7 @@ from hardsoft.config.schema import (
     readout_of,
 )
 from hardsoft.core.files import read_jsonl, to_json, write_outputs
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.names import clean_key
 from hardsoft.core.readouts import read_readout
 from hardsoft.core.runner import run
@@ -25,7 +25,7 @@ from hardsoft.statistics import population
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.calibration import RELIABILITY, RISK_COVERAGE, reliability, risk_coverage
 from hardsoft.statistics.intervals import Estimate, as_figures
-from hardsoft.statistics.judge import corrected_accuracy, judge_figures, no_judge_figures
+from hardsoft.statistics.judge_quality import corrected_accuracy, judge_figures, no_judge_figures
 
 Figures = dict[str, Any]
 NO_REFERENCE = "no labelled skill is in the reference labels"
@@ -42,7 +42,7 @@ def rounded(values: Figures) -> Figures:
 def note_small_labels(sample: Figures, sizes: Counter[str], option: SampleConfig) -> None:
     """Say where a label had fewer skills than the sample asks for."""
     if isinstance(option, PerLabelSampleConfig) and option.allocation == "equal":
-        for label in ANSWERS:
+        for label in ABILITIES:
             if sizes[label] < option.per_label:
                 asked = f"the sample asks for {option.per_label} skills"
                 sample[label.lower()]["note"] = f"{asked}; all {sizes[label]} with this label were taken"
@@ -52,7 +52,7 @@ def mention_figures(judged: pl.DataFrame, labels: pl.DataFrame, option: SampleCo
     """The accuracy by mention, where the sample was drawn for it."""
     if not isinstance(option, ByMentionSampleConfig | AllSampleConfig):
         return as_figures("the sample was not drawn by mention; sample=by_mention is")
-    mentions = int(labels.filter(pl.col("label").is_in(ANSWERS))["mentions"].sum())
+    mentions = int(labels.filter(pl.col("label").is_in(ABILITIES))["mentions"].sum())
     return as_figures(population.mention_accuracy(judged, mentions, confidence))
 
 
@@ -77,7 +77,7 @@ def reference_figures(truths: pl.DataFrame, readout: str | None) -> tuple[Figure
     if truths.is_empty():
         return population.no_agreement(NO_REFERENCE), None
     truth, given = truths["truth"].to_list(), truths["label"].to_list()
-    result = rounded(agreement(truth, given, ANSWERS, list(Label)))
+    result = rounded(agreement(truth, given, ABILITIES, list(Label)))
     for label in Label:
         never = [side for side, values in (("in the reference", truth), ("given", given)) if label not in values]
         if never:
@@ -173,7 +173,7 @@ def main() -> None:
     reasons = [always_hard.get("reason"), NO_REFERENCE if always_hard_reference is None else None]
     if any(reasons):
         accuracy["always_hard"]["reason"] = "; ".join(filter(None, reasons))
-    precision = [(label, sample[label.lower()]) for label in ANSWERS]
+    precision = [(label, sample[label.lower()]) for label in ABILITIES]
     columns = ("accuracy", "low", "high", "n")
     counts = [
         (kind, name, count)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from hardsoft.config.schema import Config, ModelEngineConfig, language_judges, load_config
 from hardsoft.core.files import read_jsonl, read_text, write_outputs
-from hardsoft.core.labels import ANSWERS, Label, Outcome
+from hardsoft.core.labels import ABILITIES, Label, Outcome
 from hardsoft.core.names import clean_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv
@@ -38,7 +38,7 @@ def percent(figure: dict[str, Any]) -> str:
 def headlines(accuracy: dict[str, Any], confidence: float) -> list[str]:
     """The figures in plain words."""
     lines = []
-    for label in ANSWERS:
+    for label in ABILITIES:
         figure = accuracy["sample"][label.lower()]
         if figure["accuracy"] is None:
             lines.append(f"How many of the {label} labels are right is not estimable: {figure['reason']}.")

@@ -14,7 +14,7 @@ from hardsoft.config.schema import (
 )
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
-from hardsoft.core.labels import ANSWERS
+from hardsoft.core.labels import ABILITIES
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
 from hardsoft.statistics import sampling
@@ -43,7 +43,7 @@ def draw(labels: pl.DataFrame, option: SampleConfig) -> pl.DataFrame:
 def sizes(labels: pl.DataFrame, option: PerLabelSampleConfig) -> dict[str, int]:
     """How many skills of each label to draw."""
     if option.allocation == "equal":
-        return dict.fromkeys(ANSWERS, option.per_label)
+        return dict.fromkeys(ABILITIES, option.per_label)
     expected = {str(label): precision for label, precision in option.expected_precision.items()}
     return sampling.neyman(Counter(labels["label"]), expected, 2 * option.per_label)
 

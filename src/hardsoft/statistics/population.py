@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
 from hardsoft.statistics.paired import difference, pair, words
@@ -28,8 +28,8 @@ def sample_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: f
         sizes: of all skills, how many have each label.
         confidence: in (0, 1).
     """
-    answered = judged.filter(pl.col("label").is_in(ANSWERS))
-    parts = [(label.lower(), answered.filter(pl.col("label") == label), sizes.get(label, 0)) for label in ANSWERS]
+    answered = judged.filter(pl.col("label").is_in(ABILITIES))
+    parts = [(label.lower(), answered.filter(pl.col("label") == label), sizes.get(label, 0)) for label in ABILITIES]
     result = {name: _precision(rows, name, size, confidence) for name, rows, size in parts}
     return {**result, "overall": _precision(answered.with_columns(weight=pl.lit(1.0)), "overall", None, confidence)}
 
@@ -42,7 +42,7 @@ def population_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
     Args:
         judged, sizes, confidence: see `sample_figures`.
     """
-    answered = [label for label in ANSWERS if sizes.get(label, 0)]
+    answered = [label for label in ABILITIES if sizes.get(label, 0)]
     right, hard = [], []
     for label in answered:
         rows = judged.filter(pl.col("label") == label)
@@ -67,7 +67,7 @@ def against_always_hard(judged: pl.DataFrame, sizes: Mapping[str, int], confiden
     They differ at the skills labelled Soft only, so it is the paired difference there, times their share.
     """
     soft = judged.filter(pl.col("label") == Label.SOFT).drop_nulls("verdict")
-    answered = sum(sizes.get(label, 0) for label in ANSWERS)
+    answered = sum(sizes.get(label, 0) for label in ABILITIES)
     if soft.is_empty():
         reason = "no skill labelled Soft has a verdict" if sizes.get(Label.SOFT, 0) else "no skill is labelled Soft"
         return as_figures(reason, "value")
@@ -88,12 +88,12 @@ def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> 
         judged: columns label, verdict (or null), outcome, weight, mentions; of the sampled skills.
         mentions: of all skills labelled Hard or Soft.
     """
-    known = judged.filter(pl.col("label").is_in(ANSWERS)).drop_nulls("verdict")
+    known = judged.filter(pl.col("label").is_in(ABILITIES)).drop_nulls("verdict")
     if known.is_empty():
         return no_verdict(judged, "overall")
     right = pl.col("verdict") == pl.col("label")
     sure, drawn = known.filter(pl.col("weight") <= 1), known.filter(pl.col("weight") > 1)
-    everything_sure = judged.filter((pl.col("weight") <= 1) & pl.col("label").is_in(ANSWERS))
+    everything_sure = judged.filter((pl.col("weight") <= 1) & pl.col("label").is_in(ABILITIES))
     of_sure = int(everything_sure["mentions"].sum())
     parts = []
     if of_sure and not sure.is_empty():
@@ -115,7 +115,7 @@ def agreement_figures(judged: pl.DataFrame) -> Figures:
     known = judged.drop_nulls("verdict")
     if known.is_empty():
         return no_agreement(no_verdict(judged, "overall"))
-    result = agreement(known["verdict"].to_list(), known["label"].to_list(), ANSWERS, list(Label), known["weight"].to_numpy())
+    result = agreement(known["verdict"].to_list(), known["label"].to_list(), ABILITIES, list(Label), known["weight"].to_numpy())
     if not (judged["label"] == Label.UNKNOWN).any():
         result["note"] = "of the skills labelled Hard or Soft: those labelled Unknown were not sampled"
     return result

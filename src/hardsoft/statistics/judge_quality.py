@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from sklearn.metrics import cohen_kappa_score
 
-from hardsoft.core.labels import ANSWERS
+from hardsoft.core.labels import ABILITIES
 from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
 from hardsoft.statistics.ppi import Judged, corrected
 from hardsoft.statistics.stratified import mover
@@ -75,13 +75,13 @@ def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
         judged: columns label, verdict, truth (null where the reference has none), weight; of the sampled skills with a verdict.
         sizes: of all skills, how many have each label.
     """
-    total = sum(sizes.get(label, 0) for label in ANSWERS)
+    total = sum(sizes.get(label, 0) for label in ABILITIES)
     if judged.is_empty() or not total:
         return NOTHING
     if not judged["truth"].null_count():
         return "every judged skill has a reference label; judge=reference estimates from those"
     parts = []
-    for label in (label for label in ANSWERS if sizes.get(label, 0)):
+    for label in (label for label in ABILITIES if sizes.get(label, 0)):
         rows = judged.filter(pl.col("label") == label)
         known = rows["truth"].drop_nulls().len()
         if known < 2:
