@@ -9,6 +9,7 @@ import yaml
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "src/hardsoft"
+TABLES = PACKAGE / "stages/tables.py"
 STAGES: dict[str, dict[str, list[str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAY_IMPORT = {
     "core": set[str](),
@@ -109,7 +110,8 @@ def test_the_readmes_map_is_the_tree() -> None:
 
 
 def test_nothing_imports_a_stage() -> None:
-    stages = {*(PACKAGE / "stages").glob("[a-z]*.py"), *(PACKAGE / tool for tool in TOOLS)}
+    """But `stages/tables.py` is none, and stages and tools import it."""
+    stages = {*(PACKAGE / "stages").glob("[a-z]*.py"), *(PACKAGE / tool for tool in TOOLS)} - {TABLES}
     assert not [file for file in PACKAGE.rglob("*.py") if imports_of(file) & stages]
 
 

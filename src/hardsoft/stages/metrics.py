@@ -13,14 +13,15 @@ from hardsoft.config.schema import (
     load_config,
     readout_of,
 )
-from hardsoft.core.files import read_jsonl, to_json, write_outputs
+from hardsoft.core import paths
+from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.names import clean_key
 from hardsoft.core.readouts import read_readout
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
-from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
+from hardsoft.judging.consensus import consensus
 from hardsoft.judging.reference import read_reference
+from hardsoft.stages import tables
 from hardsoft.statistics import population
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.calibration import RELIABILITY, RISK_COVERAGE, reliability, risk_coverage
@@ -91,26 +92,26 @@ def reference_figures(truths: pl.DataFrame, readout: str | None) -> tuple[Figure
 
 
 def confidence_section(
-    probabilities: pl.DataFrame, truths: pl.DataFrame, judged: pl.DataFrame, level: float
+    given: pl.DataFrame, truths: pl.DataFrame, judged: pl.DataFrame, level: float
 ) -> tuple[Figures, pl.DataFrame, pl.DataFrame]:
-    """How far the probabilities can be trusted, against the reference labels, or where there are none, the judge's verdicts."""
+    """How far the probabilities can be trusted, against the reference labels, or where there are none, the judge's verdicts.
+
+    Args:
+        given: columns skill and probability, of the label given, or null.
+    """
+    given = given.drop_nulls()
     known = (
         truths.with_columns(weight=pl.lit(1.0)) if truths.height else judged.select("skill", "label", "weight", truth="verdict")
     )
-    rows = known.drop_nulls().join(probabilities.drop_nulls(), on="skill").sort("skill")
+    rows = known.drop_nulls().join(given, on="skill").sort("skill")
     if rows.is_empty():
-        why = (
-            "no label comes with probabilities"
-            if probabilities.drop_nulls().is_empty()
-            else "no skill with probabilities is judged"
-        )
+        why = "no label comes with probabilities" if given.is_empty() else "no skill with probabilities is judged"
         return (
             {"n": 0, "calibration_error": None, "reason": why},
             pl.DataFrame(schema=RELIABILITY),
             pl.DataFrame(schema=RISK_COVERAGE),
         )
-    given = pl.coalesce(pl.when(pl.col("label") == label).then(pl.col(label.lower())) for label in Label)
-    confidence = rows.select(given).to_series().to_numpy()
+    confidence = rows["probability"].to_numpy()
     right, weights = (rows["label"] == rows["truth"]).cast(pl.Float64).to_numpy(), rows["weight"].to_numpy()
     bins, error = reliability(confidence, right, weights, level)
     return {"n": rows.height, "calibration_error": round(error, 4)}, bins, risk_coverage(confidence, right, weights)
@@ -130,10 +131,8 @@ def confusion(judged: pl.DataFrame) -> pl.DataFrame:
 def main() -> None:
     config = load_config()
     level = config.metrics.confidence
-    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
-    drawn = read_csv("data/processed/sample.csv").with_columns(pl.col("weight").cast(pl.Float64))
-    verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema=VERDICT_COLUMNS)
-    probabilities = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    labels, drawn, verdicts = tables.labels(), tables.sample(), tables.verdicts()
+    given = tables.probability_given(labels, tables.probabilities()).select("skill", "probability")
     reference = read_reference(config.data.reference).select("key", truth="label")
 
     judged = drawn.join(consensus(verdicts), on="skill", how="left", validate="1:1").sort("label", "skill")
@@ -151,7 +150,7 @@ def main() -> None:
     of_population, always_hard = population.population_figures(judged, sizes, level)
     judge, corrected = judge_section(judged, set(verdicts["judge"]), truths.select("skill", "truth"), sizes, level)
     against_reference, always_hard_reference = reference_figures(truths, readout_of(config))
-    trust, bins, curve = confidence_section(probabilities, truths, judged, level)
+    trust, bins, curve = confidence_section(given, truths, judged, level)
     accuracy = {
         "sample": sample,
         "population": {
@@ -182,16 +181,16 @@ def main() -> None:
     ]
     write_outputs(
         {
-            "metrics/accuracy.json": to_json(accuracy),
-            "metrics/confusion.csv": confusion(judged).write_csv(),
-            "metrics/counts.csv": pl.DataFrame(counts, schema=["kind", "name", "skills"], orient="row").write_csv(),
-            "metrics/precision.csv": pl.DataFrame(
+            paths.ACCURACY_METRICS: to_json(accuracy),
+            paths.CONFUSION_PLOT: confusion(judged).write_csv(),
+            paths.COUNTS_PLOT: pl.DataFrame(counts, schema=["kind", "name", "skills"], orient="row").write_csv(),
+            paths.PRECISION_PLOT: pl.DataFrame(
                 [(label, *(row[column] for column in columns)) for label, row in precision if row["accuracy"] is not None],
                 schema={"label": pl.String, "precision": pl.Float64, "low": pl.Float64, "high": pl.Float64, "skills": pl.Int64},
                 orient="row",
             ).write_csv(),
-            "metrics/reliability.csv": bins.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
-            "metrics/risk_coverage.csv": curve.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
+            paths.RELIABILITY_PLOT: bins.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
+            paths.RISK_COVERAGE_PLOT: curve.with_columns(pl.col(pl.Float64).round(4)).write_csv(),
         }
     )
 

@@ -12,11 +12,13 @@ from hardsoft.config.schema import (
     SampleConfig,
     load_config,
 )
+from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
 from hardsoft.core.labels import ABILITIES
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
+from hardsoft.stages import tables
 from hardsoft.statistics import sampling
 
 
@@ -63,8 +65,7 @@ def fractions(labels: pl.DataFrame, option: FrozenSampleConfig) -> pl.Series:
 
 def main() -> None:
     option = load_config().sample
-    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
-    write_outputs({"data/processed/sample.csv": draw(labels, option).write_csv()})
+    write_outputs({paths.SAMPLE: draw(tables.labels(), option).write_csv()})
 
 
 if __name__ == "__main__":
