@@ -24,6 +24,14 @@ def as_figures(estimate: Estimate | str, name: str = "accuracy") -> dict[str, An
     return {name: round(estimate.value, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
 
 
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """The same figures with 4 decimals, nested ones too."""
+    return {
+        key: rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+
+
 def kish(weights: npt.NDArray[np.float64]) -> float:
     """The number of equally weighted items that are worth as much as these (Kish 1965, Survey Sampling, section 11.7)."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0

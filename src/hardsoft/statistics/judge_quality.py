@@ -36,6 +36,27 @@ def kappa(truth: list[str], given: list[str], confidence: float) -> Estimate | N
     return Estimate(value, low, high)
 
 
+def judge_section(
+    judged: pl.DataFrame, judges: set[str], truths: pl.DataFrame, sizes: Mapping[str, int], confidence: float
+) -> tuple[dict[str, Any], Estimate | str]:
+    """The judge against the reference labels of the sampled skills, and the accuracy with its errors corrected.
+
+    Args:
+        judged: columns skill, label, verdict (or null), weight; of the sampled skills.
+        judges: the names of those that gave verdicts.
+        truths: columns skill, truth; of the skills with a reference label.
+        sizes: of all skills, how many have each label.
+
+    Returns:
+        As `judge_figures` and `corrected_accuracy` do.
+    """
+    if judges <= {"reference"}:
+        reason = "the judge is the reference"
+        return no_judge_figures(reason), reason
+    rows = judged.join(truths, on="skill", how="left").drop_nulls("verdict")
+    return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
+
+
 def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
     """How well the judge knows a right label from a wrong one.
 

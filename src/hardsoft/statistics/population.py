@@ -9,7 +9,7 @@ import polars as pl
 
 from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.statistics.agreement import agreement
-from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
+from hardsoft.statistics.intervals import Estimate, as_figures, kish, rounded, wilson
 from hardsoft.statistics.paired import difference, pair, words
 from hardsoft.statistics.stratified import Stratum, mover, post_stratified
 
@@ -106,6 +106,19 @@ def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> 
     return mover([(weight / total, part) for weight, part in parts])
 
 
+def mention_figures(judged: pl.DataFrame, labels: pl.DataFrame, by_mention: bool, confidence: float) -> Figures:
+    """The accuracy by mention, where the sample was drawn for it; see `mention_accuracy`.
+
+    Args:
+        labels: columns label, mentions; of all skills.
+        by_mention: whether the sample was drawn in proportion to mentions, or holds all skills.
+    """
+    if not by_mention:
+        return as_figures("the sample was not drawn by mention; sample=by_mention is")
+    mentions = int(labels.filter(pl.col("label").is_in(ABILITIES))["mentions"].sum())
+    return as_figures(mention_accuracy(judged, mentions, confidence))
+
+
 def agreement_figures(judged: pl.DataFrame) -> Figures:
     """Agreement of the labels given with the verdicts, weighted from the sample to the skills it stands for.
 
@@ -115,7 +128,8 @@ def agreement_figures(judged: pl.DataFrame) -> Figures:
     known = judged.drop_nulls("verdict")
     if known.is_empty():
         return no_agreement(no_verdict(judged, "overall"))
-    result = agreement(known["verdict"].to_list(), known["label"].to_list(), ABILITIES, list(Label), known["weight"].to_numpy())
+    verdicts, given, weights = known["verdict"].to_list(), known["label"].to_list(), known["weight"].to_numpy()
+    result = rounded(agreement(verdicts, given, ABILITIES, list(Label), weights))
     if not (judged["label"] == Label.UNKNOWN).any():
         result["note"] = "of the skills labelled Hard or Soft: those labelled Unknown were not sampled"
     return result
