@@ -1,7 +1,11 @@
 """Stage clean: from completions to labels, with every completion kept in a log that a person can read."""
 
+import shutil
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TextIO
 
 import polars as pl
 
@@ -14,6 +18,7 @@ from hardsoft.prompting.answers import Reading, read_answer
 from hardsoft.stages import tables
 from hardsoft.stages.tables import CompletionRow
 
+LABEL_COLUMNS = {"skill": pl.String, "label": pl.String, "outcome": pl.String}
 OUTPUTS = (paths.STUDY_LABELS, paths.LABELS, paths.COMPLETION_LOG, paths.LABEL_METRICS)
 RULE = "=" * 80
 
@@ -60,23 +65,31 @@ def log_entry(row: CompletionRow, read: Reading) -> str:
     )
 
 
+def read_completions(doubted: Container[str], entries: TextIO) -> Iterator[tuple[str, str, str]]:
+    """Each completion's skill, label and outcome; its entry in the log is written meanwhile, since there may be millions."""
+    for row in tables.completions():
+        read = reading(row, doubted)
+        entries.write(log_entry(row, read))
+        yield row["skill"], read.label.value, read.outcome.value
+
+
 def main() -> None:
     doubted = doubted_skills(load_config().clean.abstain_below)
     skills = tables.skills()
-    read = pl.DataFrame(
-        ((row["skill"], one.label.value, one.outcome.value) for row in tables.completions() for one in [reading(row, doubted)]),
-        schema={"skill": pl.String, "label": pl.String, "outcome": pl.String},
-        orient="row",
-    )
-    labels = (
-        skills.join(read, on="skill", how="left", validate="1:1").select("skill", "label", "outcome", "mentions").sort("skill")
-    )
-    counts = breakdown(labels)
-    with writing(*OUTPUTS) as (study_format, table, log, metrics):
+    folder = Path(paths.COMPLETION_LOG).parent
+    with (
+        writing(*OUTPUTS) as (study_format, table, log, metrics),
+        TemporaryFile("w+", encoding="utf-8", newline="", dir=folder) as entries,  # the log begins with counts of them all
+    ):
+        read = pl.DataFrame(read_completions(doubted, entries), schema=LABEL_COLUMNS, orient="row")
+        labels = skills.join(read, on="skill", how="left", validate="1:1").sort("skill")
+        labels = labels.select("skill", "label", "outcome", "mentions")
+        counts = breakdown(labels)
         study_format.write(labels.select(pl.col("skill").alias("Skill"), "label").write_csv(separator=";"))
         table.write(labels.write_csv())
         log.write(log_head(read.height, counts))
-        log.writelines(log_entry(row, reading(row, doubted)) for row in tables.completions())
+        entries.seek(0)
+        shutil.copyfileobj(entries, log)
         metrics.write(to_json({"skills": read.height, **counts}))
 
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from hardsoft.config.schema import Config, ModelEngineConfig, language_judges, load_config
 from hardsoft.core import paths
-from hardsoft.core.files import read_text, write_outputs
+from hardsoft.core.files import file_hash, read_text, write_outputs
 from hardsoft.core.labels import ABILITIES, Outcome
 from hardsoft.core.names import clean_key
 from hardsoft.core.runner import run
@@ -106,8 +106,8 @@ def provenance(config: Config) -> dict[str, str]:
         "Sample": config.sample.kind,
         **{f"{name} version": version(name) for name in LIBRARIES},
         "Parameters (SHA-256)": hashlib.sha256(whole.encode()).hexdigest(),
-        f"{config.data.path} (SHA-256)": _digest(config.data.path),
-        f"{config.data.reference} (SHA-256)": _digest(config.data.reference),
+        f"{config.data.path} (SHA-256)": file_hash(Path(config.data.path)),
+        f"{config.data.reference} (SHA-256)": file_hash(Path(config.data.reference)),
     }
 
 
@@ -174,11 +174,6 @@ def main() -> None:
 
 def _number(value: float | None) -> str:
     return "not estimable" if value is None else f"{value:.2f}"
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":
