@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.classify import configuration
 from hardsoft.core.files import to_json
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.readout import CODES, LEXICON, SEED, features_of, head_words, read_names
 from hardsoft.statistics.agreement import agreement
 from hardsoft.statistics.classifier import Codes, Features, candidates, choose, fit, folds
@@ -27,7 +27,7 @@ def score(features: list[Features], labels: Codes, groups: list[str], drawn: Cod
     layer = features[choice.place]
     given = fit(layer[drawn], labels[drawn], choice.strength, choice.balanced, len(Label)).logits(layer[out]).argmax(1)
     every = list(Label)
-    figures = agreement([every[one] for one in labels[out]], [every[one] for one in given], ANSWERS, every)
+    figures = agreement([every[one] for one in labels[out]], [every[one] for one in given], ABILITIES, every)
     return float(figures["balanced_accuracy"])
 
 

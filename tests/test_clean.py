@@ -3,9 +3,10 @@
 import polars as pl
 
 from hardsoft.stages.clean import breakdown, log_entry, log_head, reading
+from hardsoft.stages.tables import CompletionRow
 from tests.conftest import Repository
 
-ROWS = [
+ROWS: list[CompletionRow] = [
     {"skill": "V-Ray", "completion": "Step 1: Software.\nAnswer: Hard", "finish_reason": "stop", "tokens": 9},
     {"skill": "Ammonia", "completion": "Step 1: It is", "finish_reason": "length", "tokens": 4},
 ]

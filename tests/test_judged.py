@@ -7,7 +7,7 @@ import pytest
 from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
 from hardsoft.statistics.agreement import raters_agreement
 from hardsoft.statistics.intervals import kish, wilson
-from hardsoft.statistics.judge import corrected_accuracy, judge_figures, kappa
+from hardsoft.statistics.judge_quality import corrected_accuracy, judge_figures, kappa
 from hardsoft.statistics.ppi import Judged, corrected
 
 
@@ -41,7 +41,7 @@ def test_weights_count() -> None:
 def test_kappa_has_an_interval_that_perfect_agreement_does_not_close() -> None:
     perfect = kappa(["Hard"] * 10 + ["Soft"] * 10, ["Hard"] * 10 + ["Soft"] * 10, 0.95)
     assert perfect is not None
-    assert (perfect.accuracy, perfect.high) == (1.0, 1.0)
+    assert (perfect.value, perfect.high) == (1.0, 1.0)
     assert 0.6 < perfect.low < 0.75
     assert kappa(["Hard"] * 5, ["Hard"] * 5, 0.95) is None
 
@@ -68,7 +68,7 @@ def test_what_the_judge_gets_wrong_is_corrected() -> None:
     table = rows(*known, ("Hard", "Hard", None, 300), ("Hard", "Soft", None, 100))
     estimate = corrected_accuracy(table, {"Hard": 5000}, 0.95)
     assert not isinstance(estimate, str)
-    assert estimate.accuracy == 1.0
+    assert estimate.value == 1.0
     assert estimate.low < 1.0
 
 

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from hardsoft.config.schema import PerLabelSampleConfig
-from hardsoft.stages.metrics import note_small_labels, reference_figures
+from hardsoft.stages.metrics import note_small_labels
+from hardsoft.statistics.against_reference import reference_figures
 from hardsoft.statistics.intervals import wilson
 from hardsoft.statistics.population import against_always_hard, mention_accuracy, population_figures, sample_figures
 from hardsoft.statistics.sampling import per_label
@@ -89,7 +90,7 @@ def test_no_skill_of_a_label() -> None:
 
 def test_agreement_with_the_reference() -> None:
     truths = pl.DataFrame({"skill": ["Sales", "V-Ray"], "label": ["Hard", "Hard"], "truth": ["Soft", "Hard"]})
-    figures, always_hard = reference_figures(truths, None)
+    figures, always_hard = reference_figures(truths)
     assert (figures["n"], figures["accuracy"], figures["balanced_accuracy"], always_hard) == (2, 0.5, 0.5, 0.5)
     assert figures["reason"] == "the reference has no skill labelled Unknown"
     assert figures["soft"] == {"precision": None, "recall": 0.0, "f1": 0.0, "reason": "Soft is never given"}
@@ -97,7 +98,7 @@ def test_agreement_with_the_reference() -> None:
 
 def test_no_reference_gives_nulls_with_the_reason() -> None:
     nothing = pl.DataFrame(schema=dict.fromkeys(("skill", "label", "truth"), pl.String))
-    figures, always_hard = reference_figures(nothing, None)
+    figures, always_hard = reference_figures(nothing)
     assert (figures["n"], figures["accuracy"], figures["kappa"], always_hard) == (0, None, None, None)
     assert figures["reason"] == figures["hard"]["reason"] == "no labelled skill is in the reference labels"
 
@@ -128,7 +129,7 @@ def test_accuracy_by_mention_by_hand() -> None:
     )
     estimate = mention_accuracy(rows, 1000, 0.95)
     assert not isinstance(estimate, str)
-    assert estimate.accuracy == pytest.approx(0.6 + 0.4 * 0.7)
+    assert estimate.value == pytest.approx(0.6 + 0.4 * 0.7)
     part = wilson(7, 10, 0.95)
     assert (estimate.low, estimate.high) == pytest.approx((0.6 + 0.4 * part.low, 0.6 + 0.4 * part.high))
     assert mention_accuracy(rows.clear(), 1000, 0.95) == "no skill was sampled"

@@ -1,15 +1,19 @@
 """The rooms of src/hardsoft: who may import whom, and that a stage depends on whatever it imports or reads."""
 
 import ast
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from hardsoft.core import paths
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "src/hardsoft"
-STAGES: dict[str, dict[str, list[str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+TABLES = PACKAGE / "stages/tables.py"
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAY_IMPORT = {
     "core": set[str](),
     "config": {"core"},
@@ -26,6 +30,8 @@ TOOLS = {"annotate.py", "compare.py", "readout.py", "sweep"}
 """Files and packages beside the rooms, for people to run; they may import whatever they need, and nothing imports them."""
 MACHINE = "src/hardsoft/config/machine.py"
 """Of the configuration the one file that decides what is computed."""
+FILE = re.compile(r"(\.dvc|data|docs|metrics|models)/\S*")
+"""A string that is the path of a file in the repository, or the beginning of one."""
 
 
 def imports_of(file: Path, root: Path = ROOT / "src") -> set[Path]:
@@ -122,10 +128,10 @@ def test_the_readmes_map_is_the_tree() -> None:
 
 
 def test_nothing_imports_a_stage() -> None:
-    """Nor a tool, but for the files of the tool itself."""
+    """Nor a tool, but for the files of the tool itself; `stages/tables.py` is no stage, and stages and tools import it."""
     for file in PACKAGE.rglob("*.py"):
         room = file.relative_to(PACKAGE).parts[0]
-        others = {other.relative_to(PACKAGE) for other in imports_of(file) if other.is_relative_to(PACKAGE)}
+        others = {other.relative_to(PACKAGE) for other in imports_of(file) - {TABLES} if other.is_relative_to(PACKAGE)}
         forbidden = {other for other in others if other.parts[0] in TOOLS and other.parts[0] != room}
         forbidden |= {other for other in others if other.match("stages/[a-z]*.py")}
         assert not forbidden, f"{file} imports {forbidden}"
@@ -138,6 +144,36 @@ def test_a_stage_depends_on_whatever_it_imports(stage: str) -> None:
     needed = {one for one in imported if one == MACHINE or not needs_no_dependency(one)}
     covered = {one for one in needed for dep in STAGES[stage]["deps"] if one == dep or one.startswith(f"{dep}/")}
     assert needed == covered
+
+
+def named_in(tree: ast.AST, readers: dict[str, set[str]]) -> set[str]:
+    """The files that code names: in strings, by constants of core/paths.py, or by readers of stages/tables.py."""
+    files = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and FILE.fullmatch(node.value):
+            files.add(node.value)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            place, names = node.value.id, {node.attr}
+        elif isinstance(node, ast.ImportFrom):
+            place, names = (node.module or "").rpartition(".")[2], {alias.name for alias in node.names}
+        else:
+            continue
+        if place == "paths":
+            files |= {getattr(paths, name) for name in names}
+        elif place == "tables":
+            files |= {file for name in names for file in readers.get(name, ())}
+    return files
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_files_that_it_names(stage: str) -> None:
+    functions = [node for node in ast.parse(TABLES.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    readers = {function.name: named_in(function, {}) for function in functions}
+    entries = [entry for kind in ("deps", "outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])]
+    declared = {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+    named = named_in(ast.parse((PACKAGE / f"stages/{stage}.py").read_text(encoding="utf-8")), readers)
+    assert named
+    assert not {file for file in named if not any(file == path or file.startswith(f"{path}/") for path in declared)}
 
 
 @pytest.mark.parametrize("option", sorted((ROOT / "conf/prompt").glob("*.yaml")), ids=lambda path: path.stem)

@@ -21,14 +21,14 @@ LABELS = list(Label)
 
 def test_wilson_of_the_studys_sample() -> None:
     hard, soft = wilson(49, 50, 0.95), wilson(23, 50, 0.95)
-    assert (hard.accuracy, soft.accuracy) == (0.98, 0.46)
+    assert (hard.value, soft.value) == (0.98, 0.46)
     assert (hard.low, hard.high) == pytest.approx((0.895, 0.996), abs=5e-4)
     assert (soft.low, soft.high) == pytest.approx((0.330, 0.596), abs=5e-4)
 
 
 def test_post_stratification_of_the_studys_sample() -> None:
     estimate = post_stratified([Stratum(49, 50, 2200), Stratum(23, 50, 401)], 0.95)
-    assert estimate.accuracy == pytest.approx((2200 * 0.98 + 401 * 0.46) / 2601)
+    assert estimate.value == pytest.approx((2200 * 0.98 + 401 * 0.46) / 2601)
     assert (estimate.low, estimate.high) == pytest.approx((0.817, 0.927), abs=5e-4)
 
 
@@ -38,7 +38,7 @@ def test_where_most_of_a_population_was_seen_the_interval_shrinks_to_nothing() -
     by_hand = wilson(72, 90, 0.95)  # of n = 90 * 99 / 10 = 891 instead of 90
     assert (nine_tenths.low, nine_tenths.high) == pytest.approx((0.7725, 0.8249), abs=5e-4)
     assert nine_tenths.high - nine_tenths.low < by_hand.high - by_hand.low
-    assert (whole.low, whole.accuracy, whole.high) == (0.8, 0.8, 0.8)
+    assert (whole.low, whole.value, whole.high) == (0.8, 0.8, 0.8)
     assert post_stratified([Stratum(8, 10, 10), Stratum(3, 5, 5)], 0.95).low == pytest.approx(11 / 15)
 
 
@@ -59,10 +59,10 @@ def test_the_populations_interval_covers(share: float) -> None:
 def test_a_paired_difference_by_hand() -> None:
     """Newcombe 1998, table II, method 10, on the data of its first example: 36, 12, 2, 0 gives 0.2 (0.0569 to 0.3404)."""
     estimate = difference(Paired(36, 12, 2, 0), 0.95)
-    assert (estimate.accuracy, estimate.low, estimate.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-4)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-4)
     assert p_value(Paired(36, 12, 2, 0)) == pytest.approx(2 * sum(comb(14, k) for k in range(3)) / 2**14)
     nothing = difference(Paired(10, 0, 0, 0), 0.95)
-    assert nothing.accuracy == 0
+    assert nothing.value == 0
     assert nothing.low < 0 < nothing.high
     assert (p_value(Paired(10, 0, 0, 0)), words(nothing, "a", "b")) == (1.0, NO_DIFFERENCE)
     assert skills_needed(Paired(10, 0, 0, 0), 0.95) is None
@@ -85,7 +85,7 @@ def test_bootstrap_scores_are_scikit_learns() -> None:
     )
     found = bootstrap_difference(kappa, counts, 0.95)
     assert found is not None
-    assert found.low < found.accuracy < found.high
+    assert found.low < found.value < found.high
     assert bootstrap_difference(kappa, cells(truth[:100], new[:100], old[:100]), 0.95) is None
     assert bootstrap_difference(balanced_accuracy, cells(["Hard"] * 300, new, old), 0.95) is None
 

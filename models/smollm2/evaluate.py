@@ -19,7 +19,7 @@ from hardsoft.config.compose import configuration
 from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
 from hardsoft.engines.local.engine import LocalEngine
@@ -48,17 +48,17 @@ Figures = dict[str, Any]
 
 def label_figures(truth: Sequence[str], given: Sequence[str]) -> Figures:
     """Agreement with true labels, accuracy and balanced accuracy with their intervals."""
-    figures = agreement(truth, given, ANSWERS, LABELS)
+    figures = agreement(truth, given, ABILITIES, LABELS)
     right = [one == other for one, other in zip(truth, given, strict=True)]
     strata = [
         Stratum(sum(hit for hit, one in zip(right, truth, strict=True) if one == label), truth.count(label), size=10**6)
-        for label in ANSWERS
+        for label in ABILITIES
     ]
     balanced, accuracy = post_stratified(strata, LEVEL), wilson(sum(right), len(right), LEVEL)
     return {
         "n": len(truth),
-        "accuracy": interval(accuracy.accuracy, accuracy.low, accuracy.high),
-        "balanced_accuracy": interval(balanced.accuracy, balanced.low, balanced.high),
+        "accuracy": interval(accuracy.value, accuracy.low, accuracy.high),
+        "balanced_accuracy": interval(balanced.value, balanced.low, balanced.high),
         "unknown_recall": rounded(figures["unknown"]["recall"]),
         "soft_precision": rounded(figures["soft"]["precision"]),
     }

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
 
 from hardsoft.core.errors import InputError
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.runner import run
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.prompts import Prompt
@@ -188,7 +188,10 @@ def scores(given: list[Label], entries: list[Entry]) -> dict[str, float]:
     right = [label == entry["label"] for label, entry in zip(given, entries, strict=True)]
     of_label = {label: [hit for hit, entry in zip(right, entries, strict=True) if entry["label"] == label] for label in Label}
     recall = {label: sum(hits) / max(1, len(hits)) for label, hits in of_label.items()}
-    result = {"accuracy": sum(right) / len(right), "balanced_accuracy": sum(recall[label] for label in ANSWERS) / len(ANSWERS)}
+    result = {
+        "accuracy": sum(right) / len(right),
+        "balanced_accuracy": sum(recall[label] for label in ABILITIES) / len(ABILITIES),
+    }
     result |= {f"recall_{label.lower()}": recall[label] for label in Label}
     return {name: round(value, 4) for name, value in result.items()}
 

@@ -195,7 +195,7 @@ class Evaluation:
     """Share of completions that state a verdict."""
 
     def __str__(self) -> str:
-        balanced = f"{self.balanced.accuracy:.3f} [{self.balanced.low:.3f}, {self.balanced.high:.3f}]"
+        balanced = f"{self.balanced.value:.3f} [{self.balanced.low:.3f}, {self.balanced.high:.3f}]"
         return f"balanced accuracy {balanced}, Unknown recall {self.unknown_recall:.3f}, readable {self.readable:.3f}"
 
 
@@ -259,7 +259,7 @@ def main() -> None:
         bar.set_postfix(loss=f"{loss.item():.3f}")
         if (step % EVALUATE_EVERY == 0 and step >= arguments.steps // 3) or step == arguments.steps:
             result = evaluate(averaged.module, tokenizer, prompts["cot"], validation)
-            score = (2 * result.balanced.accuracy + result.unknown_recall) / 3 if result.readable > 0.98 else 0.0
+            score = (2 * result.balanced.value + result.unknown_recall) / 3 if result.readable > 0.98 else 0.0
             print(f"step {step}: loss {loss.item():.3f}, validation {result}", file=sys.stderr)
             if score > best:
                 best = score

@@ -12,6 +12,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from hardsoft.config.schema import load_config
+from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import read_text, write_outputs
 from hardsoft.core.labels import Label
@@ -19,10 +20,7 @@ from hardsoft.core.names import name_key
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
 from hardsoft.judging.reference import labels_of, read_reference
-
-SAMPLE = "data/processed/sample.csv"
-CODEBOOK = "docs/codebook.md"
-NO_LABELS = "data/reference/none.csv"
+from hardsoft.stages import tables
 
 
 def to_label(sample: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
@@ -63,21 +61,21 @@ def merge(reference: pl.DataFrame, given: pl.DataFrame) -> tuple[pl.DataFrame, l
 
 
 def export(path: str, reference: str) -> None:
-    sample = read_csv(SAMPLE)
+    sample = tables.sample()
     table = to_label(sample, read_reference(reference))
     if table.is_empty():
         raise InputError(
-            f"{SAMPLE}: each of its {sample.height} skills has a reference label; draw a larger sample (sample.per_label)"
+            f"{paths.SAMPLE}: each of its {sample.height} skills has a reference label; draw a larger sample (sample.per_label)"
         )
-    content = page(table, read_text(CODEBOOK)) if path.endswith(".html") else table.write_csv()
+    content = page(table, read_text(paths.CODEBOOK)) if path.endswith(".html") else table.write_csv()
     write_outputs({path: content})
-    print(f"{path}: {table.height} skills to label as Hard, Soft or Unknown by {CODEBOOK}; then `annotate import` it")
+    print(f"{path}: {table.height} skills to label as Hard, Soft or Unknown by {paths.CODEBOOK}; then `annotate import` it")
 
 
 def import_labels(path: str, reference: str) -> None:
-    if reference == NO_LABELS:
+    if reference == paths.NO_REFERENCE:
         raise InputError(
-            f"data.reference is {NO_LABELS}, which stays empty; copy it to data/reference/mine.csv, say, and name that"
+            f"data.reference is {paths.NO_REFERENCE}, which stays empty; copy it to data/reference/mine.csv, say, and name that"
         )
     table = read_csv(path)
     require_columns(table, path, ["skill", "label"], "expected skill,label,note, as `annotate export` writes it")

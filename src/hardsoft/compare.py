@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from hardsoft.config.schema import load_config
+from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.names import key
 from hardsoft.core.runner import run
@@ -29,7 +30,6 @@ from hardsoft.judging.reference import read_reference
 from hardsoft.statistics import bootstrap
 from hardsoft.statistics.paired import NO_DIFFERENCE, difference, holm, p_value, pair, skills_needed, words
 
-LABELS, VERDICTS, ACCURACY = "data/processed/labels.csv", "data/processed/verdicts.jsonl", "metrics/accuracy.json"
 FIXED = ("frozen", "all")
 """Samples that do not depend on the labels given."""
 SCORES = {"balanced_accuracy": bootstrap.balanced_accuracy, "kappa": bootstrap.kappa, "macro_f1": bootstrap.macro_f1}
@@ -57,9 +57,9 @@ def read_variant(rev: str | None) -> Variant:
     """
     name = rev or "workspace"
     try:
-        labels = pd.read_csv(io.StringIO(_text(LABELS, rev)), keep_default_na=False)
-        rows = [json.loads(line) for line in _text(VERDICTS, rev).split("\n") if line]
-        accuracy, params = json.loads(_text(ACCURACY, rev)), dvc.api.params_show(rev=rev)
+        labels = pd.read_csv(io.StringIO(_text(paths.LABELS, rev)), keep_default_na=False)
+        rows = [json.loads(line) for line in _text(paths.VERDICTS, rev).split("\n") if line]
+        accuracy, params = json.loads(_text(paths.ACCURACY_METRICS, rev)), dvc.api.params_show(rev=rev)
     except (DvcException, SCMError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{name}: {reason}; reproduce it, or fetch it with `dvc exp pull` and `dvc pull`") from None
@@ -94,7 +94,7 @@ def compare(new: Variant, old: Variant, known: dict[str, str], confidence: float
     row |= {
         "gained": table.gained,
         "lost": table.lost,
-        "difference": estimate.accuracy,
+        "difference": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
     }
@@ -102,7 +102,7 @@ def compare(new: Variant, old: Variant, known: dict[str, str], confidence: float
     counts = bootstrap.cells(truth, given, before)
     for name, score in SCORES.items():
         found = bootstrap.difference(score, counts, confidence)
-        parts = (found.accuracy, found.low, found.high) if found else (None, None, None)
+        parts = (found.value, found.low, found.high) if found else (None, None, None)
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))
     return row
 

@@ -16,7 +16,7 @@ from hardsoft.config.machine import find_machine
 from hardsoft.config.schema import PARAMS, Config, LocalEngineConfig, load_yaml, validate
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.core.progress import Progress
 from hardsoft.core.readouts import NO_SKILL, ReadOut, prompt_hash, write_readout
 from hardsoft.core.runner import run
@@ -158,7 +158,7 @@ def figures(choice: Choice, layers: Sequence[int], truth: Codes, groups: Sequenc
         truth, groups: of those names.
     """
     given, labels = choice.logits.argmax(1), list(Label)
-    result = agreement([labels[one] for one in truth], [labels[one] for one in given], ANSWERS, labels)
+    result = agreement([labels[one] for one in truth], [labels[one] for one in given], ABILITIES, labels)
     return {
         "layer": layers[choice.place],
         "strength": choice.strength,

@@ -25,12 +25,11 @@ from yaml import YAMLError
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import read_text
+from hardsoft.core.paths import CODEBOOK, LABELS
 
 PARAMS = "params.yaml"
 UNREADABLE = (ValueError, KeyError, AttributeError, AssertionError, RecursionError, OSError)
 """What YAML's and OmegaConf's readers raise, beside their own errors, at files that hold something else."""
-CODEBOOK = "docs/codebook.md"
-LABELS = "data/processed/labels.csv"
 
 
 def _is_path(path: str) -> str:

@@ -9,7 +9,7 @@ class Label(StrEnum):
     UNKNOWN = "Unknown"
 
 
-ANSWERS = (Label.HARD, Label.SOFT)
+ABILITIES = (Label.HARD, Label.SOFT)
 """The labels that say something about an ability; they are what is sampled and judged."""
 
 

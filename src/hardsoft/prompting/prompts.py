@@ -6,10 +6,11 @@ from functools import cached_property
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
-from hardsoft.config.schema import CODEBOOK, PromptConfig
+from hardsoft.config.schema import PromptConfig
 from hardsoft.core.chat import Chat
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import read_text
+from hardsoft.core.paths import CODEBOOK
 
 
 @dataclass(frozen=True)

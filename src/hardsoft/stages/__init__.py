@@ -6,7 +6,8 @@ clean     completions                -> labels, and a log that a person can read
 sample    labels                     -> the skills that the judge will check
 judge     sampled skills             -> verdicts, blind to the labels
 metrics   labels, sample, verdicts   -> accuracy with its intervals
-report    labels, metrics            -> a page that a person can read
+report    all of these               -> a page for people
 
-Only these read and write the pipeline's files; nothing imports them.
+Only these read and write the pipeline's files, and nothing imports them. `tables` is no stage: it reads what passes between
+them.
 """

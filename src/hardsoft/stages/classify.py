@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from hardsoft.config.schema import Config, ServerEngineConfig, load_config
+from hardsoft.core import paths
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share
 from hardsoft.core.files import to_json, to_jsonl, writing
 from hardsoft.core.labels import Label
 from hardsoft.core.progress import note
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
 from hardsoft.engines.stored import Completions, complete
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.contextual import CONTENT_FREE, contextual_calibration
 from hardsoft.prompting.prompts import read_prompt
+from hardsoft.stages import tables
 from hardsoft.store.rows import Store, default_path
 
-OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv", "metrics/throughput.json")
+OUTPUTS = (paths.COMPLETIONS, paths.PROBABILITIES, paths.THROUGHPUT_METRICS)
 
 
 def check_prompt(config: Config) -> None:
@@ -88,7 +89,7 @@ def main() -> None:
     no_store = parser.parse_args().no_store
     config = load_config()
     check_prompt(config)
-    skills = read_csv("data/interim/skills.csv")["skill"].to_list()
+    skills = tables.skills()["skill"].to_list()
     calibrated = config.prompt.mode == "label" and config.prompt.contextual_calibration
     asked = [*skills, *CONTENT_FREE] if calibrated else skills
 

@@ -1,32 +1,29 @@
 """Stage clean: from completions to labels, with every completion kept in a log that a person can read."""
 
-import json
+import shutil
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TextIO
 
 import polars as pl
 
 from hardsoft.config.schema import load_config
+from hardsoft.core import paths
 from hardsoft.core.files import to_json, writing
 from hardsoft.core.labels import Label, Outcome
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
 from hardsoft.prompting.answers import Reading, read_answer
+from hardsoft.stages import tables
+from hardsoft.stages.tables import CompletionRow
 
-COMPLETIONS = "data/interim/completions.jsonl"
-OUTPUTS = ("data/processed/hard_soft_skills.csv", "data/processed/labels.csv", "data/processed/CoT.log", "metrics/labels.json")
+LABEL_COLUMNS = {"skill": pl.String, "label": pl.String, "outcome": pl.String}
+OUTPUTS = (paths.STUDY_LABELS, paths.LABELS, paths.COMPLETION_LOG, paths.LABEL_METRICS)
 RULE = "=" * 80
-Row = dict[str, Any]
 
 
-def completions() -> Iterator[Row]:
-    """The rows that classify wrote, one at a time: there may be millions."""
-    with open(COMPLETIONS, encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def reading(row: Row, doubted: Container[str] = ()) -> Reading:
+def reading(row: CompletionRow, doubted: Container[str] = ()) -> Reading:
     """What a row's completion says; of doubted skills, that it abstains."""
     read = read_answer(row["completion"], row["finish_reason"])
     if read.outcome is Outcome.ANSWERED and row["skill"] in doubted:
@@ -38,7 +35,7 @@ def doubted_skills(abstain_below: float | None) -> set[str]:
     """The skills whose likeliest label is less likely than so much; none where no probabilities are known."""
     if abstain_below is None:
         return set()
-    table = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    table = tables.probabilities()
     return set(table.filter(pl.max_horizontal(pl.exclude("skill")) < abstain_below)["skill"])
 
 
@@ -60,7 +57,7 @@ def log_head(skills: int, counts: Mapping[str, Mapping[str, int]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def log_entry(row: Row, read: Reading) -> str:
+def log_entry(row: CompletionRow, read: Reading) -> str:
     """A skill in the log: its reasoning, its answer and its label."""
     return (
         f"{RULE}\nSkill: {row['skill']}\n\n{row['completion'].strip()}\n\nRead as: {read.answer or '(no verdict stated)'}\n"
@@ -68,23 +65,31 @@ def log_entry(row: Row, read: Reading) -> str:
     )
 
 
+def read_completions(doubted: Container[str], entries: TextIO) -> Iterator[tuple[str, str, str]]:
+    """Each completion's skill, label and outcome; its entry in the log is written meanwhile, since there may be millions."""
+    for row in tables.completions():
+        read = reading(row, doubted)
+        entries.write(log_entry(row, read))
+        yield row["skill"], read.label.value, read.outcome.value
+
+
 def main() -> None:
     doubted = doubted_skills(load_config().clean.abstain_below)
-    skills = read_csv("data/interim/skills.csv")
-    read = pl.DataFrame(
-        ((row["skill"], one.label.value, one.outcome.value) for row in completions() for one in [reading(row, doubted)]),
-        schema={"skill": pl.String, "label": pl.String, "outcome": pl.String},
-        orient="row",
-    )
-    labels = (
-        skills.join(read, on="skill", how="left", validate="1:1").select("skill", "label", "outcome", "mentions").sort("skill")
-    )
-    counts = breakdown(labels)
-    with writing(*OUTPUTS) as (study_format, table, log, metrics):
+    skills = tables.skills()
+    folder = Path(paths.COMPLETION_LOG).parent
+    with (
+        writing(*OUTPUTS) as (study_format, table, log, metrics),
+        TemporaryFile("w+", encoding="utf-8", newline="", dir=folder) as entries,  # the log begins with counts of them all
+    ):
+        read = pl.DataFrame(read_completions(doubted, entries), schema=LABEL_COLUMNS, orient="row")
+        labels = skills.join(read, on="skill", how="left", validate="1:1").sort("skill")
+        labels = labels.select("skill", "label", "outcome", "mentions")
+        counts = breakdown(labels)
         study_format.write(labels.select(pl.col("skill").alias("Skill"), "label").write_csv(separator=";"))
         table.write(labels.write_csv())
         log.write(log_head(read.height, counts))
-        log.writelines(log_entry(row, reading(row, doubted)) for row in completions())
+        entries.seek(0)
+        shutil.copyfileobj(entries, log)
         metrics.write(to_json({"skills": read.height, **counts}))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from hardsoft.config.schema import DataConfig, load_config
+from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.names import clean_key, clean_name, key
@@ -101,7 +102,7 @@ def main() -> None:
             "different values; set data.skill_type"
         )
     counts = input_counts(rows, mentions, skills, data)
-    write_outputs({"data/interim/skills.csv": skills.write_csv(), "metrics/input.json": to_json(counts)})
+    write_outputs({paths.SKILLS: skills.write_csv(), paths.INPUT_METRICS: to_json(counts)})
 
 
 if __name__ == "__main__":

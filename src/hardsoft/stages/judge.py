@@ -10,18 +10,18 @@ import polars as pl
 
 from hardsoft.config.preflight import check_judge, read_key
 from hardsoft.config.schema import LLMJudgeConfig, language_judges, load_config
+from hardsoft.core import paths
 from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
 from hardsoft.judging.base import JudgeOutcome
 from hardsoft.judging.panel import Panelist
 from hardsoft.judging.reference import read_reference, reference_verdicts
 from hardsoft.servers.replies import Usage
+from hardsoft.stages import tables
 from hardsoft.statistics.agreement import Ratings, raters_agreement
 from hardsoft.store.rows import Store, default_path
 
-CODEBOOK = "docs/codebook.md"
 Rows = list[dict[str, Any]]
 
 
@@ -41,7 +41,7 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
     Raises:
         InputError: over budget, no server or key, or more failures than may be; verdicts so far are stored.
     """
-    codebook = read_text(CODEBOOK)
+    codebook = read_text(paths.CODEBOOK)
 
     def convene() -> list[Panelist]:
         return [Panelist(name, one, sample, codebook, read_key(one.api_key_env), store) for name, one in judges.items()]
@@ -89,7 +89,7 @@ def main() -> None:
     no_store = parser.parse_args().no_store
     config = load_config()
     check_judge(config)
-    sample = read_csv("data/processed/sample.csv")
+    sample = tables.sample()
     judges = language_judges(config.judge)
     if judges:
         rows, stored = judge_by_models(judges, sample, Store(None if no_store else default_path()))
@@ -107,7 +107,7 @@ def main() -> None:
     }
     if len(given := ratings(rows)) > 1:
         metrics["agreement"] = raters_agreement(given)
-    write_outputs({"data/processed/verdicts.jsonl": to_jsonl(rows), "metrics/judge.json": to_json(metrics)})
+    write_outputs({paths.VERDICTS: to_jsonl(rows), paths.JUDGE_METRICS: to_json(metrics)})
 
 
 if __name__ == "__main__":

@@ -12,17 +12,25 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
 from hardsoft.config.schema import Config, ModelEngineConfig, language_judges, load_config
-from hardsoft.core.files import read_jsonl, read_text, write_outputs
-from hardsoft.core.labels import ANSWERS, Label, Outcome
+from hardsoft.core import paths
+from hardsoft.core.files import file_hash, read_text, write_outputs
+from hardsoft.core.labels import ABILITIES, Outcome
 from hardsoft.core.names import clean_key
 from hardsoft.core.runner import run
-from hardsoft.core.tables import read_csv
-from hardsoft.judging.consensus import VERDICT_COLUMNS, consensus
+from hardsoft.judging.consensus import consensus
 from hardsoft.judging.reference import read_reference
 from hardsoft.prompting.prompts import read_prompt
+from hardsoft.stages import tables
 from hardsoft.statistics.sampling import tickets
 
-PLOTS = ("precision", "confusion", "counts", "reliability", "risk_coverage")
+PLOTS = {
+    "precision": paths.PRECISION_PLOT,
+    "confusion": paths.CONFUSION_PLOT,
+    "counts": paths.COUNTS_PLOT,
+    "reliability": paths.RELIABILITY_PLOT,
+    "risk_coverage": paths.RISK_COVERAGE_PLOT,
+}
+"""What the page shows, in this order: templates in .dvc/plots, and their rows."""
 SHOWN = 10_000
 """Skills that the page holds at most; beyond that a seeded part of them, so that it opens at once."""
 SECTION = 1_000
@@ -38,7 +46,7 @@ def percent(figure: dict[str, Any]) -> str:
 def headlines(accuracy: dict[str, Any], confidence: float) -> list[str]:
     """The figures in plain words."""
     lines = []
-    for label in ANSWERS:
+    for label in ABILITIES:
         figure = accuracy["sample"][label.lower()]
         if figure["accuracy"] is None:
             lines.append(f"How many of the {label} labels are right is not estimable: {figure['reason']}.")
@@ -74,7 +82,7 @@ def headlines(accuracy: dict[str, Any], confidence: float) -> list[str]:
 def plot(name: str) -> str:
     """A plot as SVG, by the template that `dvc plots` uses."""
     specification = json.loads(read_text(f".dvc/plots/{name}.json"))
-    rows = pl.read_csv(f"metrics/{name}.csv").with_columns(rev=pl.lit(""))
+    rows = pl.read_csv(PLOTS[name]).with_columns(rev=pl.lit(""))
     specification["data"]["values"] = rows.to_dicts()
     specification |= {
         "background": None,
@@ -98,8 +106,8 @@ def provenance(config: Config) -> dict[str, str]:
         "Sample": config.sample.kind,
         **{f"{name} version": version(name) for name in LIBRARIES},
         "Parameters (SHA-256)": hashlib.sha256(whole.encode()).hexdigest(),
-        f"{config.data.path} (SHA-256)": _digest(config.data.path),
-        f"{config.data.reference} (SHA-256)": _digest(config.data.reference),
+        f"{config.data.path} (SHA-256)": file_hash(Path(config.data.path)),
+        f"{config.data.reference} (SHA-256)": file_hash(Path(config.data.reference)),
     }
 
 
@@ -109,8 +117,7 @@ def table(config: Config) -> tuple[pl.DataFrame, dict[str, int]]:
     Of more than it holds, it has those at which the judge disagrees first, then the others judged, then the unanswered, and of
     the rest a seeded part.
     """
-    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
-    verdicts = pl.DataFrame(read_jsonl("data/processed/verdicts.jsonl"), schema={**VERDICT_COLUMNS, "rationale": pl.String})
+    labels, verdicts = tables.labels(), tables.verdicts()
     sides = verdicts.sort("skill", "judge", "repeat").group_by("skill", maintain_order=True)
     rationales = sides.agg(pl.col("rationale").filter(pl.col("rationale") != "").str.join("\n\n"))
     judged = consensus(verdicts).select("skill", "verdict").join(rationales, on="skill", how="left")
@@ -122,12 +129,9 @@ def table(config: Config) -> tuple[pl.DataFrame, dict[str, int]]:
     if rows.height > SHOWN:
         rank = pl.when(differing).then(0).when(judged_too).then(1).when(unanswered).then(2).otherwise(3)
         rows = rows.with_columns(ticket=tickets(labels, seed=0), rank=rank).sort("rank", "ticket").head(SHOWN)
-    completions = pl.scan_ndjson("data/interim/completions.jsonl", schema={"skill": pl.String, "completion": pl.String})
-    texts = completions.join(rows.lazy().select("skill"), on="skill", how="semi").collect()
-    probabilities = read_csv("data/interim/probabilities.csv").with_columns(pl.exclude("skill").cast(pl.Float64))
+    texts = tables.completion_texts().join(rows.lazy().select("skill"), on="skill", how="semi").collect()
     reference = read_reference(config.data.reference).select("key", reference="label")
-    given = pl.coalesce(pl.when(pl.col("label") == label).then(pl.col(label.lower())) for label in Label)
-    rows = rows.join(texts, on="skill", how="left").join(probabilities, on="skill", how="left").with_columns(probability=given)
+    rows = tables.probability_given(rows.join(texts, on="skill", how="left"), tables.probabilities())
     rows = rows.with_columns(key=clean_key(pl.col("skill"))).join(reference, on="key", how="left").sort("skill")
     columns = ("skill", "label", "outcome", "mentions", "probability", "reference", "verdict", "completion", "rationale")
     return rows.select(columns), {"skills": labels.height, **counts}
@@ -141,8 +145,8 @@ def embedded(rows: pl.DataFrame) -> str:
 
 def main() -> None:
     config = load_config()
-    accuracy = json.loads(read_text("metrics/accuracy.json"))
-    counts = json.loads(read_text("metrics/labels.json"))
+    accuracy = json.loads(read_text(paths.ACCURACY_METRICS))
+    counts = json.loads(read_text(paths.LABEL_METRICS))
     rows, in_all = table(config)
     differing = rows.filter(pl.col("verdict") != pl.col("label"))
     unanswered = rows.filter(pl.col("outcome") != Outcome.ANSWERED)
@@ -165,16 +169,11 @@ def main() -> None:
         prompt=f"{prompt.system}\n\n{prompt.template}\n\n{prompt.prefill}",
         data=embedded(rows),
     )
-    write_outputs({"data/processed/report.html": page})
+    write_outputs({paths.REPORT: page})
 
 
 def _number(value: float | None) -> str:
     return "not estimable" if value is None else f"{value:.2f}"
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

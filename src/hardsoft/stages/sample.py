@@ -12,11 +12,13 @@ from hardsoft.config.schema import (
     SampleConfig,
     load_config,
 )
+from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
-from hardsoft.core.labels import ANSWERS
+from hardsoft.core.labels import ABILITIES
 from hardsoft.core.runner import run
 from hardsoft.core.tables import read_csv, require_columns
+from hardsoft.stages import tables
 from hardsoft.statistics import sampling
 
 
@@ -43,7 +45,7 @@ def draw(labels: pl.DataFrame, option: SampleConfig) -> pl.DataFrame:
 def sizes(labels: pl.DataFrame, option: PerLabelSampleConfig) -> dict[str, int]:
     """How many skills of each label to draw."""
     if option.allocation == "equal":
-        return dict.fromkeys(ANSWERS, option.per_label)
+        return dict.fromkeys(ABILITIES, option.per_label)
     expected = {str(label): precision for label, precision in option.expected_precision.items()}
     return sampling.neyman(Counter(labels["label"]), expected, 2 * option.per_label)
 
@@ -63,8 +65,7 @@ def fractions(labels: pl.DataFrame, option: FrozenSampleConfig) -> pl.Series:
 
 def main() -> None:
     option = load_config().sample
-    labels = read_csv("data/processed/labels.csv").with_columns(pl.col("mentions").cast(pl.Int64))
-    write_outputs({"data/processed/sample.csv": draw(labels, option).write_csv()})
+    write_outputs({paths.SAMPLE: draw(tables.labels(), option).write_csv()})
 
 
 if __name__ == "__main__":

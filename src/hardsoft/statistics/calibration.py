@@ -1,5 +1,7 @@
 """How far probabilities can be trusted: reliability by bins, calibration error, and accuracy against coverage."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -11,6 +13,35 @@ BINS = 15
 POINTS = 100
 RELIABILITY = {"confidence": pl.Float64, "accuracy": pl.Float64, "low": pl.Float64, "high": pl.Float64, "skills": pl.Int64}
 RISK_COVERAGE = {"coverage": pl.Float64, "accuracy": pl.Float64, "confidence": pl.Float64}
+
+
+def confidence_section(
+    given: pl.DataFrame, truths: pl.DataFrame, judged: pl.DataFrame, level: float
+) -> tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]:
+    """How far the probabilities can be trusted, against the reference labels, or where there are none, the judge's verdicts.
+
+    Args:
+        given: columns skill and probability, of the label given, in [0, 1] or null.
+        truths: columns skill, label, truth; of the skills with a reference label.
+        judged: columns skill, label, verdict (or null), weight; of the sampled skills.
+        level: of the intervals, in (0, 1).
+
+    Returns:
+        n and the calibration error, or null with the reason; and what `reliability` and `risk_coverage` return.
+    """
+    given = given.drop_nulls()
+    known = (
+        truths.with_columns(weight=pl.lit(1.0)) if truths.height else judged.select("skill", "label", "weight", truth="verdict")
+    )
+    rows = known.drop_nulls().join(given, on="skill").sort("skill")
+    if rows.is_empty():
+        why = "no label comes with probabilities" if given.is_empty() else "no skill with probabilities is judged"
+        figures = {"n": 0, "calibration_error": None, "reason": why}
+        return figures, pl.DataFrame(schema=RELIABILITY), pl.DataFrame(schema=RISK_COVERAGE)
+    confidence = rows["probability"].to_numpy()
+    right, weights = (rows["label"] == rows["truth"]).cast(pl.Float64).to_numpy(), rows["weight"].to_numpy()
+    bins, error = reliability(confidence, right, weights, level)
+    return {"n": rows.height, "calibration_error": round(error, 4)}, bins, risk_coverage(confidence, right, weights)
 
 
 def reliability(confidence: Array, right: Array, weights: Array, level: float) -> tuple[pl.DataFrame, float]:

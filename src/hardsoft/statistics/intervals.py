@@ -1,6 +1,7 @@
-"""One proportion with its interval."""
+"""A value with its interval, as metrics too; and the interval of one proportion."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +10,26 @@ from statsmodels.stats.proportion import proportion_confint
 
 @dataclass(frozen=True)
 class Estimate:
-    """A proportion in [0, 1] with its interval."""
+    """A value, such as a proportion or a difference of two, with its interval."""
 
-    accuracy: float
+    value: float
     low: float
     high: float
+
+
+def as_figures(estimate: Estimate | str, name: str = "accuracy") -> dict[str, Any]:
+    """An estimate as metrics, its value under a name, rounded to 4 decimals; a string is the reason why there is none."""
+    if isinstance(estimate, str):
+        return {name: None, "low": None, "high": None, "reason": estimate}
+    return {name: round(estimate.value, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """The same figures with 4 decimals, nested ones too."""
+    return {
+        key: rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
 
 
 def kish(weights: npt.NDArray[np.float64]) -> float:

@@ -52,9 +52,9 @@ def difference(table: Paired, confidence: float) -> Estimate:
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     covered = a * d - b * c
     phi = 0.0 if not margins else (max(covered - n / 2, 0) if covered > 0 else covered) / sqrt(margins)
-    value = new.accuracy - old.accuracy
-    below_new, above_new = new.accuracy - new.low, new.high - new.accuracy
-    below_old, above_old = old.accuracy - old.low, old.high - old.accuracy
+    value = new.value - old.value
+    below_new, above_new = new.value - new.low, new.high - new.value
+    below_old, above_old = old.value - old.low, old.high - old.value
     below = sqrt(max(0.0, below_new**2 - 2 * phi * below_new * above_old + above_old**2))
     above = sqrt(max(0.0, above_new**2 - 2 * phi * above_new * below_old + below_old**2))
     return Estimate(value, max(-1.0, value - below), min(1.0, value + above))

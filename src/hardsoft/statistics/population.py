@@ -7,20 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 from hardsoft.statistics.agreement import agreement
-from hardsoft.statistics.intervals import Estimate, kish, wilson
+from hardsoft.statistics.intervals import Estimate, as_figures, kish, rounded, wilson
 from hardsoft.statistics.paired import difference, pair, words
 from hardsoft.statistics.stratified import Stratum, mover, post_stratified
 
 Figures = dict[str, Any]
-
-
-def figures(estimate: Estimate | str) -> Figures:
-    """An estimate as metrics, rounded to 4 decimals; a string is the reason why there is none."""
-    if isinstance(estimate, str):
-        return {"accuracy": None, "low": None, "high": None, "reason": estimate}
-    return {"accuracy": round(estimate.accuracy, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
 
 
 def sample_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Figures:
@@ -35,8 +28,8 @@ def sample_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: f
         sizes: of all skills, how many have each label.
         confidence: in (0, 1).
     """
-    answered = judged.filter(pl.col("label").is_in(ANSWERS))
-    parts = [(label.lower(), answered.filter(pl.col("label") == label), sizes.get(label, 0)) for label in ANSWERS]
+    answered = judged.filter(pl.col("label").is_in(ABILITIES))
+    parts = [(label.lower(), answered.filter(pl.col("label") == label), sizes.get(label, 0)) for label in ABILITIES]
     result = {name: _precision(rows, name, size, confidence) for name, rows, size in parts}
     return {**result, "overall": _precision(answered.with_columns(weight=pl.lit(1.0)), "overall", None, confidence)}
 
@@ -49,23 +42,23 @@ def population_figures(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
     Args:
         judged, sizes, confidence: see `sample_figures`.
     """
-    answered = [label for label in ANSWERS if sizes.get(label, 0)]
+    answered = [label for label in ABILITIES if sizes.get(label, 0)]
     right, hard = [], []
     for label in answered:
         rows = judged.filter(pl.col("label") == label)
         known = rows.drop_nulls("verdict")
         if known.is_empty():
             reason = f"{label}: {no_verdict(rows, label)}"
-            return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
+            return {"answered": as_figures(reason), "all": as_figures(reason)}, as_figures(reason)
         right.append(_stratum(known, pl.col("verdict") == label, sizes[label]))
         hard.append(_stratum(known, pl.col("verdict") == Label.HARD, sizes[label]))
     if not answered:
         reason = "no skill is labelled Hard or Soft"
-        return {"answered": figures(reason), "all": figures(reason)}, figures(reason)
+        return {"answered": as_figures(reason), "all": as_figures(reason)}, as_figures(reason)
     estimate = post_stratified(right, confidence)
     share = sum(sizes[label] for label in answered) / sum(sizes.values())
-    counted_wrong = Estimate(estimate.accuracy * share, estimate.low * share, estimate.high * share)
-    return {"answered": figures(estimate), "all": figures(counted_wrong)}, figures(post_stratified(hard, confidence))
+    counted_wrong = Estimate(estimate.value * share, estimate.low * share, estimate.high * share)
+    return {"answered": as_figures(estimate), "all": as_figures(counted_wrong)}, as_figures(post_stratified(hard, confidence))
 
 
 def against_always_hard(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Figures:
@@ -74,15 +67,15 @@ def against_always_hard(judged: pl.DataFrame, sizes: Mapping[str, int], confiden
     They differ at the skills labelled Soft only, so it is the paired difference there, times their share.
     """
     soft = judged.filter(pl.col("label") == Label.SOFT).drop_nulls("verdict")
-    answered = sum(sizes.get(label, 0) for label in ANSWERS)
+    answered = sum(sizes.get(label, 0) for label in ABILITIES)
     if soft.is_empty():
         reason = "no skill labelled Soft has a verdict" if sizes.get(Label.SOFT, 0) else "no skill is labelled Soft"
-        return {"value": None, "low": None, "high": None, "reason": reason}
+        return as_figures(reason, "value")
     right, hard = (soft["verdict"] == label for label in (Label.SOFT, Label.HARD))
     part = difference(pair(right.to_numpy(), hard.to_numpy()), confidence)
     share = sizes[Label.SOFT] / answered
-    value, low, high = (round(share * one, 4) for one in (part.accuracy, part.low, part.high))
-    return {"value": value, "low": low, "high": high, "says": words(part, "labelling", "always Hard")}
+    whole = Estimate(share * part.value, share * part.low, share * part.high)
+    return {**as_figures(whole, "value"), "says": words(part, "labelling", "always Hard")}
 
 
 def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> Estimate | str:
@@ -95,12 +88,12 @@ def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> 
         judged: columns label, verdict (or null), outcome, weight, mentions; of the sampled skills.
         mentions: of all skills labelled Hard or Soft.
     """
-    known = judged.filter(pl.col("label").is_in(ANSWERS)).drop_nulls("verdict")
+    known = judged.filter(pl.col("label").is_in(ABILITIES)).drop_nulls("verdict")
     if known.is_empty():
         return no_verdict(judged, "overall")
     right = pl.col("verdict") == pl.col("label")
     sure, drawn = known.filter(pl.col("weight") <= 1), known.filter(pl.col("weight") > 1)
-    everything_sure = judged.filter((pl.col("weight") <= 1) & pl.col("label").is_in(ANSWERS))
+    everything_sure = judged.filter((pl.col("weight") <= 1) & pl.col("label").is_in(ABILITIES))
     of_sure = int(everything_sure["mentions"].sum())
     parts = []
     if of_sure and not sure.is_empty():
@@ -113,6 +106,19 @@ def mention_accuracy(judged: pl.DataFrame, mentions: int, confidence: float) -> 
     return mover([(weight / total, part) for weight, part in parts])
 
 
+def mention_figures(judged: pl.DataFrame, labels: pl.DataFrame, by_mention: bool, confidence: float) -> Figures:
+    """The accuracy by mention, where the sample was drawn for it; see `mention_accuracy`.
+
+    Args:
+        labels: columns label, mentions; of all skills.
+        by_mention: whether the sample was drawn in proportion to mentions, or holds all skills.
+    """
+    if not by_mention:
+        return as_figures("the sample was not drawn by mention; sample=by_mention is")
+    mentions = int(labels.filter(pl.col("label").is_in(ABILITIES))["mentions"].sum())
+    return as_figures(mention_accuracy(judged, mentions, confidence))
+
+
 def agreement_figures(judged: pl.DataFrame) -> Figures:
     """Agreement of the labels given with the verdicts, weighted from the sample to the skills it stands for.
 
@@ -122,7 +128,8 @@ def agreement_figures(judged: pl.DataFrame) -> Figures:
     known = judged.drop_nulls("verdict")
     if known.is_empty():
         return no_agreement(no_verdict(judged, "overall"))
-    result = agreement(known["verdict"].to_list(), known["label"].to_list(), ANSWERS, list(Label), known["weight"].to_numpy())
+    verdicts, given, weights = known["verdict"].to_list(), known["label"].to_list(), known["weight"].to_numpy()
+    result = rounded(agreement(verdicts, given, ABILITIES, list(Label), weights))
     if not (judged["label"] == Label.UNKNOWN).any():
         result["note"] = "of the skills labelled Hard or Soft: those labelled Unknown were not sampled"
     return result
@@ -156,7 +163,7 @@ def _precision(rows: pl.DataFrame, name: str, size: int | None, confidence: floa
     return {
         "correct": correct,
         "n": known.height,
-        **figures(estimate),
+        **as_figures(estimate),
         "missing": missing,
         "low_if_wrong": _if_missing(rows, confidence, size, right=False),
         "high_if_right": _if_missing(rows, confidence, size, right=True),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from hardsoft.core.labels import ANSWERS, Label
+from hardsoft.core.labels import ABILITIES, Label
 
 LEAST = 10
 """Of a label's skills, by Neyman's allocation: fewer say nothing of a label."""
@@ -44,7 +44,7 @@ def neyman(counts: Mapping[str, int], precision: Mapping[str, float], total: int
         precision: the expected one of each label, in [0, 1].
         total: of all labels together.
     """
-    present = [label for label in ANSWERS if counts.get(label, 0)]
+    present = [label for label in ABILITIES if counts.get(label, 0)]
     pull = {label: counts[label] * max(precision[label] * (1 - precision[label]), 1e-4) ** 0.5 for label in present}
     settled: dict[Label, int] = {}
     while open_labels := [label for label in present if label not in settled]:
@@ -87,7 +87,7 @@ def by_mention(labels: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
     Returns:
         As `per_label` does; where a skill was drawn for sure, the weight is 1.
     """
-    skills = labels.filter(pl.col("label").is_in(ANSWERS)).sort("skill")
+    skills = labels.filter(pl.col("label").is_in(ABILITIES)).sort("skill")
     probability = inclusion(skills["mentions"], n)
     place = (tickets(skills, seed) + 0.5) / 2.0**64
     chosen = skills.with_columns(weight=1 / probability, order=pl.when(probability >= 1).then(0.0).otherwise(place / probability))

@@ -43,7 +43,7 @@ def mover(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
     Args:
         parts: each with its weight; the weights sum to 1.
     """
-    point = sum(weight * part.accuracy for weight, part in parts)
-    below = sqrt(sum((weight * (part.accuracy - part.low)) ** 2 for weight, part in parts))
-    above = sqrt(sum((weight * (part.high - part.accuracy)) ** 2 for weight, part in parts))
+    point = sum(weight * part.value for weight, part in parts)
+    below = sqrt(sum((weight * (part.value - part.low)) ** 2 for weight, part in parts))
+    above = sqrt(sum((weight * (part.high - part.value)) ** 2 for weight, part in parts))
     return Estimate(point, max(0.0, point - below), min(1.0, point + above))

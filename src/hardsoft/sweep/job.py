@@ -25,9 +25,9 @@ from omegaconf import DictConfig
 from hardsoft.config.schema import load_yaml
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
+from hardsoft.core.paths import ACCURACY_METRICS
 
 FOLDER = Path(".cache/sweeps")
-ACCURACY = "metrics/accuracy.json"
 OUTCOME, PROCESS, LOG, STOPPED = "outcome.json", "process", "output.log", "stopped"
 
 
@@ -104,14 +104,14 @@ def figure(name: str, key: str) -> float | None:
     Raises:
         InputError: there is no such figure.
     """
-    value: Any = json.loads(dvc.api.read(ACCURACY, rev=name))
+    value: Any = json.loads(dvc.api.read(ACCURACY_METRICS, rev=name))
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise InputError(f"sweep.objective {key}: is no figure of {ACCURACY}")
+            raise InputError(f"sweep.objective {key}: is no figure of {ACCURACY_METRICS}")
         value = value[part]
     if isinstance(value, dict | str):
         raise InputError(
-            f"sweep.objective {key}: is no figure of {ACCURACY}, but {value if isinstance(value, str) else list(value)}"
+            f"sweep.objective {key}: is no figure of {ACCURACY_METRICS}, but {value if isinstance(value, str) else list(value)}"
         )
     return None if value is None else float(value)
 

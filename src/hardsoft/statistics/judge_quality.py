@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from sklearn.metrics import cohen_kappa_score
 
-from hardsoft.core.labels import ANSWERS
-from hardsoft.statistics.intervals import Estimate, kish, wilson
+from hardsoft.core.labels import ABILITIES
+from hardsoft.statistics.intervals import Estimate, as_figures, kish, wilson
 from hardsoft.statistics.ppi import Judged, corrected
 from hardsoft.statistics.stratified import mover
 
@@ -36,6 +36,27 @@ def kappa(truth: list[str], given: list[str], confidence: float) -> Estimate | N
     return Estimate(value, low, high)
 
 
+def judge_section(
+    judged: pl.DataFrame, judges: set[str], truths: pl.DataFrame, sizes: Mapping[str, int], confidence: float
+) -> tuple[dict[str, Any], Estimate | str]:
+    """The judge against the reference labels of the sampled skills, and the accuracy with its errors corrected.
+
+    Args:
+        judged: columns skill, label, verdict (or null), weight; of the sampled skills.
+        judges: the names of those that gave verdicts.
+        truths: columns skill, truth; of the skills with a reference label.
+        sizes: of all skills, how many have each label.
+
+    Returns:
+        As `judge_figures` and `corrected_accuracy` do.
+    """
+    if judges <= {"reference"}:
+        reason = "the judge is the reference"
+        return no_judge_figures(reason), reason
+    rows = judged.join(truths, on="skill", how="left").drop_nulls("verdict")
+    return judge_figures(rows.drop_nulls("truth"), confidence), corrected_accuracy(rows, sizes, confidence)
+
+
 def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
     """How well the judge knows a right label from a wrong one.
 
@@ -51,7 +72,8 @@ def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
     """
     result: dict[str, Any] = {"n": judged.height}
     agreed = kappa(judged["truth"].to_list(), judged["verdict"].to_list(), confidence) if judged.height else None
-    result["kappa"] = _value(agreed, "the judge and the reference use one and the same label" if judged.height else NOTHING)
+    missing = "the judge and the reference use one and the same label" if judged.height else NOTHING
+    result["kappa"] = as_figures(agreed or missing, "value")
     right = judged.filter(pl.col("truth") == pl.col("label"))
     wrong = judged.filter(pl.col("truth") != pl.col("label"))
     result["sensitivity"] = _share(right, pl.col("verdict") == pl.col("label"), confidence, "right")
@@ -64,7 +86,7 @@ def judge_figures(judged: pl.DataFrame, confidence: float) -> dict[str, Any]:
 
 def no_judge_figures(reason: str) -> dict[str, Any]:
     """What `judge_figures` gives where there is nothing to compare."""
-    return {"n": 0, **{name: _value(None, reason) for name in FIGURES}}
+    return {"n": 0, **{name: as_figures(reason, "value") for name in FIGURES}}
 
 
 def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidence: float) -> Estimate | str:
@@ -74,13 +96,13 @@ def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
         judged: columns label, verdict, truth (null where the reference has none), weight; of the sampled skills with a verdict.
         sizes: of all skills, how many have each label.
     """
-    total = sum(sizes.get(label, 0) for label in ANSWERS)
+    total = sum(sizes.get(label, 0) for label in ABILITIES)
     if judged.is_empty() or not total:
         return NOTHING
     if not judged["truth"].null_count():
         return "every judged skill has a reference label; judge=reference estimates from those"
     parts = []
-    for label in (label for label in ANSWERS if sizes.get(label, 0)):
+    for label in (label for label in ABILITIES if sizes.get(label, 0)):
         rows = judged.filter(pl.col("label") == label)
         known = rows["truth"].drop_nulls().len()
         if known < 2:
@@ -96,13 +118,7 @@ def corrected_accuracy(judged: pl.DataFrame, sizes: Mapping[str, int], confidenc
 
 def _share(rows: pl.DataFrame, found: pl.Expr, confidence: float, kind: str) -> dict[str, Any]:
     if rows.is_empty():
-        return _value(None, f"the reference calls no judged skill's label {kind}")
+        return as_figures(f"the reference calls no judged skill's label {kind}", "value")
     weights = rows["weight"].to_numpy()
     share = float(np.average(rows.select(found).to_series().to_numpy(), weights=weights))
-    return _value(wilson(share * kish(weights), kish(weights), confidence), "")
-
-
-def _value(estimate: Estimate | None, reason: str) -> dict[str, Any]:
-    if estimate is None:
-        return {"value": None, "low": None, "high": None, "reason": reason}
-    return {"value": round(estimate.accuracy, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
+    return as_figures(wilson(share * kish(weights), kish(weights), confidence), "value")
