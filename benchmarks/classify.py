@@ -51,8 +51,10 @@ class ForcedLengthEngine:
         self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
-        from hardsoft.engines.local.decode import decode
-        from hardsoft.engines.local.generated import Generated
+        from hardsoft.engines.local.drafts import Drafts
+        from hardsoft.engines.local.eager import Eager
+        from hardsoft.engines.local.loop import decode
+        from hardsoft.engines.local.rows import Generated, Job
         from hardsoft.engines.local.tokens import Encoder
 
         some = list(chats)
@@ -64,8 +66,9 @@ class ForcedLengthEngine:
         def stop(row: Generated) -> bool:
             return len(row.tokens) == lengths[row.row]
 
-        for finished in decode(self._network, prompts, self._batch_size, max(lengths), stop):
-            on_results([(one.row, Completion(self._tokenizer.decode(one.tokens), "stop", len(one.tokens))) for one in finished])
+        job = Job(self._batch_size, max(lengths), stop)
+        for finished in decode(self._network, prompts, job, partial(Eager, drafts=Drafts())):
+            on_results([(row.row, Completion(self._tokenizer.decode(row.tokens), "stop", len(row.tokens))) for row in finished])
 
 
 def forced_length_engine(config: Config) -> Engine:

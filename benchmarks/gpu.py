@@ -31,12 +31,13 @@ from benchmarks.notebook import BATCH_SIZE, MAX_NEW_TOKENS, ForcedLengths
 from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.files import to_json
 from hardsoft.engines.local.attention import shared_prefix
-from hardsoft.engines.local.decode import decode
-from hardsoft.engines.local.generated import Generated
+from hardsoft.engines.local.eager import Eager
+from hardsoft.engines.local.graphed import Graphed
 from hardsoft.engines.local.loading import bitsandbytes_config
+from hardsoft.engines.local.loop import MakeDecoder, decode
 from hardsoft.engines.local.prefixed import PrefixedModel
+from hardsoft.engines.local.rows import Generated, Job
 from hardsoft.engines.local.score import score
-from hardsoft.engines.local.static import Device, decode_statically
 from hardsoft.engines.memory import peak_memory_mb
 
 SHARED, OWN = 343, 12
@@ -84,7 +85,7 @@ def generate(network: Any, prompts: list[list[int]], lengths: list[int], slots: 
     return now() - begin
 
 
-def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, way: Any = decode_statically) -> float:
+def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: int, decoder: MakeDecoder = Graphed) -> float:
     """Seconds of the loop, from when it has completed two rows a slot, and captured its graphs, until it has as many as wanted.
 
     Two rows a slot more wait behind them, so that its last rows do not leave it half empty.
@@ -96,7 +97,7 @@ def decoding(network: Any, prompts: list[list[int]], lengths: list[int], slots: 
         return len(row.tokens) == lengths[rest[row.row]]
 
     rows = ((number, prompts[place]) for number, place in enumerate(rest))
-    for finished in way(network, rows, slots, max(lengths), stop):
+    for finished in decode(network, rows, Job(slots, max(lengths), stop), decoder):
         done += len(finished)
         if not begin and done >= 2 * slots:
             begin, done = now(), 2 * slots
@@ -130,7 +131,7 @@ def continuous(network: Any, prompts: list[list[int]], lengths: list[int], slots
 
 def scoring(network: Any, prompts: list[list[int]], lengths: list[int], slots: int) -> float:
     begin = now()
-    assert sum(map(len, score(network, enumerate(prompts), slots, [1, 2, 3]))) == len(prompts)
+    assert sum(map(len, score(network, enumerate(prompts), [1, 2, 3], slots))) == len(prompts)
     return now() - begin
 
 
@@ -168,19 +169,19 @@ def profile(network: Any, prompts: list[list[int]], slots: int, steps: int = 20)
     """Print what a decoding step takes of the host and in all, and which operators the device spends it on."""
     rows = {slot: Generated(slot, prompts[slot % len(prompts)]) for slot in range(slots)}
     with shared_prefix(network):
-        device = Device(PrefixedModel(network, prompts[0][:SHARED]), slots, MAX_NEW_TOKENS, [])
-        device.enter(rows)
+        decoder = Graphed(PrefixedModel(network, prompts[0][:SHARED]), Job(slots, MAX_NEW_TOKENS, lambda _: False))
+        decoder.enter(rows)
         for _ in range(2):  # the second one captures the graph
-            device.step(rows)
+            decoder.step(rows)
         begin = now()
         for _ in range(steps - 2):
-            device.step(rows)
+            decoder.step(rows)
         host = time.perf_counter() - begin
         whole = now() - begin
         print(f"a step of {slots} slots: host {1000 * host / (steps - 2):.2f} ms, in all {1000 * whole / (steps - 2):.2f} ms")
         kind = ProfilerActivity.CUDA if network.device.type == "cuda" else ProfilerActivity.CPU
         with torch.profiler.profile(activities=[kind]) as profiler:
-            device.step(rows)
+            decoder.step(rows)
             now()
         print(
             profiler.key_averages().table(sort_by=f"self_{kind.name.lower()}_time_total", row_limit=12, max_name_column_width=60)
@@ -226,7 +227,7 @@ def main() -> None:
     shared = random.integers(1, shape["vocab_size"], SHARED).tolist()
     prompts = [shared + random.integers(1, shape["vocab_size"], OWN).tolist() for _ in range(arguments.rows)]
     lengths = np.interp(random.random(arguments.rows), SHARES, TOKENS).round().astype(int).tolist()
-    dynamic = partial(decoding, way=partial(decode, drafting=False))
+    dynamic = partial(decoding, decoder=Eager)
     methods: list[tuple[str, Any, int]] = [("generate", generate, BATCH_SIZE)]
     for slots in arguments.slots:
         methods += [("decode", decoding, slots), ("dynamic", dynamic, slots)]

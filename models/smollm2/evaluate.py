@@ -27,6 +27,7 @@ from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.packing import pack_linears
 from hardsoft.engines.local.score import score
 from hardsoft.engines.local.tokens import Encoder
+from hardsoft.engines.local.wording import Hints
 from hardsoft.judging.reference import read_reference
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
@@ -76,7 +77,7 @@ def scored(network: PreTrainedModel, prompts: list[list[int]], tokens: Sequence[
     """Log-probabilities of candidate next tokens after each prompt."""
     result = np.empty((len(prompts), len(tokens)))
     with Progress("scores", len(prompts), "names") as progress:
-        for some in score(network, enumerate(prompts), BATCH, tokens):
+        for some in score(network, enumerate(prompts), tokens, BATCH):
             for row, probabilities in some:
                 result[row] = np.log(np.maximum(probabilities, 1e-30))
             progress.advance(len(some))
@@ -113,7 +114,7 @@ def held_out_figures() -> tuple[Figures, Figures]:
     config = configuration("model=smollm2", "prompt=cot")
     network, tokenizer = load(config.model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")
     pack_linears(network)
-    network.config.label_openings, network.config.label_temperature = {}, {}
+    network.config.update(Hints().as_config())
     encoder = Encoder(tokenizer)
 
     words = read_prompt(configuration("model=smollm2", "prompt=label_only").prompt)
@@ -204,10 +205,10 @@ def frozen_readout_labels(names: pl.DataFrame, kept_out: pl.DataFrame | None, sk
 def main() -> None:
     torch.set_grad_enabled(False)
     temperatures, held_out = held_out_figures()
-    openings = {"after": LEAD.strip(), "words": list(OPENINGS.values())}
+    hints = Hints(LEAD.strip(), list(OPENINGS.values()), temperatures)
     write_outputs(
         {
-            str(FOLDER / "calibration.json"): to_json({"label_openings": openings, "label_temperature": temperatures}),
+            str(FOLDER / "calibration.json"): to_json(hints.as_config()),
             str(FOLDER / "metrics.json"): to_json({"held_out": held_out, "baselines_on_the_corpus": baselines()}),
         }
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.runner import run
+from hardsoft.engines.local.wording import Hints
 
 FOLDER = Path(__file__).parent
 WRAPPER = "base_model.model."  # what peft puts before a module's own name
@@ -57,8 +58,8 @@ def to_bfloat16(exact: Tensor) -> Tensor:
 
 
 def checkpoint_config(base: dict[str, Any], calibration: dict[str, Any]) -> dict[str, Any]:
-    """The base's config.json with the openings and temperatures that `engines.local.engine` goes by."""
-    return {**base, **calibration}
+    """The base's config.json with what the engine goes by when it reads labels."""
+    return {**base, **Hints.of(calibration).as_config()}
 
 
 def _pairs(adapter: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -170,6 +170,8 @@ class LocalEngineConfig(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: PositiveInt | Literal["auto"]
     """On a CPU one thread each, auto being one per physical core; on GPUs one GPU each, auto being all of the machine."""
+    graphs: Literal["auto", False] = "auto"
+    """Whether a GPU's steps are captured in CUDA graphs: auto does what can be captured; false is the way out."""
     max_error_share: Share
     """Of the rows, the share that may fail for good; above it the stage fails."""
 
@@ -186,6 +188,8 @@ class RayEngineConfig(Section):
     """GPUs of each worker, which computes on its GPU if there is any."""
     batch_size: PositiveInt | Literal["auto"]
     """Rows that decode at once, in each worker."""
+    graphs: Literal["auto", False] = "auto"
+    """See `LocalEngineConfig.graphs`."""
     max_error_share: Share
     """Of the rows, the share that may fail for good; above it the stage fails."""
 

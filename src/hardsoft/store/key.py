@@ -42,8 +42,8 @@ HARMLESS: dict[type[Section], set[str]] = {
     ModelConfig: {"gated", "parameters", "dep", "readout_dep"},
     QuantizationConfig: set(),
     PromptConfig: {"template", "codebook", "dep", "system", "prefill", "contextual_calibration"},
-    LocalEngineConfig: {"kind", "processes", "max_error_share"},
-    RayEngineConfig: {"kind", "address", "workers", "num_cpus", "max_error_share"},
+    LocalEngineConfig: {"kind", "processes", "graphs", "max_error_share"},
+    RayEngineConfig: {"kind", "address", "workers", "num_cpus", "graphs", "max_error_share"},
     ServerEngineConfig: {"base_urls", "api_key_env", "concurrency", "timeout_s", "max_retries", "max_error_share"},
     LLMJudgeConfig: {
         *("kind", "api_key_env", "blind", "concurrency", "timeout_s", "max_retries", "max_error_share", "budget_usd"),

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from hardsoft.config.machine import Machine, readout_of
-from hardsoft.config.schema import Config
+from hardsoft.config.schema import Config, ModelEngineConfig
 from hardsoft.core.readouts import NO_SKILL, prompt_hash, read_readout
 from hardsoft.engines.shares import WINDOW
 from hardsoft.prompting.prompts import read_prompt
@@ -46,6 +46,7 @@ def local_engine(config: Config, machine: Machine, window: int = WINDOW, device:
         probe = prompt_hash(read_prompt(config.prompt).messages(NO_SKILL))
         check_fits(readout, path, network, weights_identity(config.model), probe)
         end_in(network, readout)
+    assert isinstance(config.engine, ModelEngineConfig)
     prompt = config.prompt
     # Scoring takes three rows of the output layer, which packed weights cannot give.
     pack_linears(network, but=network.get_output_embeddings() if prompt.mode == "label" else None)
@@ -56,5 +57,6 @@ def local_engine(config: Config, machine: Machine, window: int = WINDOW, device:
         prompt.max_new_tokens,
         prompt.mode == "label",
         window,
-        path is not None,
+        reads_out=path is not None,
+        graphs=config.engine.graphs == "auto",
     )

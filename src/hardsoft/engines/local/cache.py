@@ -37,9 +37,14 @@ class Slots:
         self.last = torch.zeros_like(self.lengths)
         """Each slot's newest token, whose keys and values are not there yet."""
 
+    @property
+    def count(self) -> int:
+        """Of slots."""
+        return len(self.lengths)
+
     def make_room(self, count: int, width: int) -> None:
         """At least so many slots of at least so many tokens; what there is stays."""
-        missing, width = max(0, count - len(self.lengths)), max(width, self.width)
+        missing, width = max(0, count - self.count), max(width, self.width)
         if not missing and width == self.width:
             return
 

@@ -4,15 +4,15 @@ Knows the order of rows and what their prompts begin with, nothing of how they a
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from statistics import median_low
 
+from hardsoft.core.sequences import common_prefix
+from hardsoft.engines.local.rows import Row
+
 LONG_BY = 64
 """Tokens by which a prompt is longer than its window's median when it is kept back: it would widen every slot beside it."""
-
-Row = tuple[int, list[int]]
-"""A row's number, and the token ids of its prompt."""
 
 
 class Lookahead:
@@ -38,7 +38,8 @@ class Lookahead:
             rows, self._long = self._longest_first(self._long), []
         self._others = []
         if rows:
-            self.prefix = rows[0][1][: common_prefix([prompt for _, prompt in rows])]
+            prompts = [prompt for _, prompt in rows]
+            self.prefix = prompts[0][: min(common_prefix(prompts), min(map(len, prompts)) - 1)]  # for there must be a query
             self._alike.extend(rows)
         return bool(rows)
 
@@ -72,10 +73,3 @@ class Lookahead:
 
     def _fits(self, prompt: list[int]) -> bool:
         return len(prompt) > len(self.prefix) and prompt[: len(self.prefix)] == self.prefix
-
-
-def common_prefix(prompts: Sequence[list[int]]) -> int:
-    """How many first tokens all prompts share; at least one token of each prompt is left out, for there must be a query."""
-    first, last = min(prompts), max(prompts)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(shared, min(map(len, prompts)) - 1)

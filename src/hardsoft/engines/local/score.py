@@ -9,27 +9,29 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hardsoft.engines.local.attention import shared_prefix
-from hardsoft.engines.local.lookahead import Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead
 from hardsoft.engines.local.prefixed import PrefixedModel
+from hardsoft.engines.local.rows import Row
 from hardsoft.engines.local.transfer import ToHost
 from hardsoft.engines.shares import WINDOW
 
 
 @torch.inference_mode()
 def score(
-    network: PreTrainedModel, rows: Iterable[Row], batch_size: int, candidates: Sequence[int], window: int = WINDOW
+    network: PreTrainedModel, rows: Iterable[Row], candidates: Sequence[int], batch_size: int, window: int = WINDOW
 ) -> Iterator[list[tuple[int, list[float]]]]:
     """Probabilities of the candidate next tokens after each prompt, normalised over the candidates: one forward pass a row.
 
     Args:
-        network, rows, window: see `decode.decode`.
+        network, rows: see `loop.decode`.
         batch_size: rows of one pass.
+        window: rows to look ahead over.
 
     Yields:
         For the rows of each pass, a row's number and its probabilities, in the order of the candidates.
 
     Raises:
-        NotImplementedError: see `decode.decode`.
+        NotImplementedError: see `loop.decode`.
     """
     ahead = Lookahead(rows, window)
     launched: deque[tuple[list[Row], ToHost]] = deque()
@@ -52,7 +54,7 @@ def _scores(rows: list[Row], probabilities: ToHost) -> list[tuple[int, list[floa
 
 @contextmanager
 def only_logits_of(network: PreTrainedModel, candidates: Sequence[int]) -> Iterator[slice | list[int]]:
-    """Within this context an output layer of words computes the candidates' logits alone; where they are among its outputs."""
+    """The candidates' columns of the logits, a slice or a list; in this context an output layer of words computes no others."""
     whole = network.get_output_embeddings()
     if type(whole) is not nn.Linear:
         yield list(candidates)

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 from hardsoft.engines.local.attention import shared_prefix
 from hardsoft.engines.local.check import why_not
-from hardsoft.engines.local.lookahead import Lookahead, Row
+from hardsoft.engines.local.lookahead import Lookahead
 from hardsoft.engines.local.prefixed import PrefixedModel
 from hardsoft.engines.local.readout import decoder_of, normalised
+from hardsoft.engines.local.rows import Row
 from hardsoft.engines.shares import WINDOW
 
 

@@ -1,14 +1,7 @@
 """Between host and device, without the one waiting for what the other still does."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
-
 import torch
 from torch import Tensor
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -31,15 +24,3 @@ class ToHost:
         if self._copied:
             self._copied.synchronize()
         return self._tensor
-
-
-def mapped_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """A function's results, each computed in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as thread:
-        newest: Future[Result] | None = None
-        for item in items:
-            before, newest = newest, thread.submit(function, item)
-            if before:
-                yield before.result()
-        if newest:
-            yield newest.result()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from hardsoft.core.chat import Chat
+from hardsoft.core.sequences import common_prefix
 
 
 class Frame:
@@ -17,8 +18,9 @@ class Frame:
             chats: the first ones of the job; later ones that begin or end otherwise travel whole.
         """
         texts = [_text(chat) for chat in chats]
-        self._head = common_head(texts)
-        self._tail = common_head([text[len(self._head) :][::-1] for text in texts])[::-1]
+        self._head = texts[0][: common_prefix(texts)]
+        rests = [text[len(self._head) :][::-1] for text in texts]
+        self._tail = rests[0][: common_prefix(rests)][::-1]
 
     def pack(self, rows: Sequence[tuple[int, Chat]]) -> pa.Table:
         """Rows and their chats as a table: row, text, and whether the text is a whole chat."""
@@ -36,12 +38,6 @@ class Frame:
     def _holds(self, text: str) -> bool:
         shared = len(self._head) + len(self._tail)
         return len(text) >= shared and text.startswith(self._head) and text.endswith(self._tail)
-
-
-def common_head(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
-    first, last = min(texts), max(texts)
-    return first[: next((place for place, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first))]
 
 
 def _text(chat: Chat) -> str:
