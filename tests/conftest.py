@@ -1,111 +1,23 @@
 """Real repositories to test in: a copy of this working tree as a git and DVC repository of its own, with few skills."""
 
-import contextlib
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from playwright.sync_api import Browser, Error, sync_playwright
+
+from tests.support.repositories import BUILT, CHECKPOINT, ROOT, Repository, Run, built_once, commit, free_port, small_export
+from tests.support.servers import JudgeHandler, serving
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those would be several times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-ROOT = Path(__file__).parents[1]
-CHECKPOINT = "models/tiny/checkpoint"
-BUILT = "models/smollm2/dvc."
-"""The pipeline that builds smollm2: a repository that lacks what it builds cannot `dvc checkout` all."""
-SKILLS = 24
-"""Distinct professional skills in the small export."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished command."""
-
-    code: int
-    output: str
-
-    @property
-    def ran(self) -> list[str]:
-        """The stages that DVC ran, in order."""
-        return re.findall(r"Running stage '(\w+)'", self.output)
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A git and DVC repository on disk."""
-
-    path: Path
-
-    def run(self, *command: str, environment: dict[str, str] | None = None) -> Run:
-        """Run a command in the repository with this interpreter's `dvc` and `python`."""
-        inherited = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "OPENAI_API_KEY", "PYTHONPATH")}
-        paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
-        finished = subprocess.run(
-            command,
-            cwd=self.path,
-            env=inherited | paths | (environment or {}),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        return Run(finished.returncode, finished.stdout + finished.stderr)
-
-    def done(self, *command: str) -> Run:
-        """Run a command that must succeed."""
-        run = self.run(*command)
-        assert run.code == 0, run.output
-        return run
-
-    def configure(self, *overrides: str) -> None:
-        """Compose params.yaml as `python -m hardsoft.config` does, without starting a process for it."""
-        from hardsoft.config.compose import compose
-
-        with contextlib.chdir(self.path):
-            self.write("params.yaml", compose(list(overrides)))
-
-    def read(self, name: str) -> str:
-        return (self.path / name).read_text(encoding="utf-8")
-
-    def write(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text, encoding="utf-8")
-
-
-def small_export() -> str:
-    """The sample's header and its first rows until there are SKILLS distinct professional skills."""
-    header, *rows = (ROOT / "data/raw/cv_skills.csv").read_text(encoding="utf-8").splitlines()
-    seen: set[str] = set()
-    kept = []
-    for row in rows:
-        _, skill, kind = row.rsplit(";", 2)
-        if kind == "Professional_Skill":
-            seen.add(" ".join(skill.lower().split()))
-        if len(seen) > SKILLS:
-            break
-        kept.append(row)
-    return "\n".join([header, *kept, ""])
-
-
-def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
-    """A folder of the whole session: the first worker that needs it builds it, and the others wait."""
-    root = factory.getbasetemp()
-    path = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            build(path.with_suffix(".building"))
-            path.with_suffix(".building").rename(path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -175,17 +87,6 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-def commit(repository: Repository) -> None:
-    repository.done("git", "add", "-A")
-    repository.done("git", "commit", "-q", "-m", "state")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def served() -> Iterator[str]:
     """The base URL of `transformers serve`, which runs the committed checkpoint."""
@@ -208,3 +109,15 @@ def served() -> Iterator[str]:
                 time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
         process.terminate()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[JudgeHandler]]]:
+    """A server that judges; the test runs in this repository."""
+    state = {"seen": Counter(), "bodies": [], "keys": [], "takes": ("json_schema", "json_object", None), "delay": 0.0}
+    state |= {"files": {}, "batches": {}, "fault": "", "polls": 1}
+    handler: type[JudgeHandler] = type("ThisTestsHandler", (JudgeHandler,), state)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("hardsoft.servers.client.FIRST_PAUSE_S", 0.001)
+    with serving(handler) as (url, _):
+        yield url, handler

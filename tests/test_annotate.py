@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from playwright.sync_api import Browser
 
-from tests.conftest import Repository
+from tests.support.repositories import Repository
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hardsoft.engines.local.check import why_not
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.tokens import Encoder
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 CHECKPOINT = ROOT / "models/tiny/checkpoint"
 NOT_QUANTISED = QuantizationConfig(method="none", double_quant=False, dequantize=False)

@@ -17,7 +17,7 @@ from hardsoft.core.tables import read_csv
 from hardsoft.engines.local.loading import check_checkpoint, load
 from hardsoft.judging.reference import read_reference
 from hardsoft.stages import classify, extract, judge
-from tests.conftest import ROOT, Repository
+from tests.support.repositories import ROOT, Repository
 
 HEADER = "CANDIDATE_ID;Skill;Skill_Type\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 SMALL = {
     "cluster": ["--tiny", "40", "--smollm2", "0", "--nothing", "3000"],

@@ -1,10 +1,8 @@
 """The classify stage as a process: killed and resumed, in several processes, with little and much to do."""
 
-import csv
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,37 +10,16 @@ import time
 import psutil
 import pytest
 
-from hardsoft.store.rows import default_path
-from tests.conftest import ROOT, Repository
-from tests.test_engine import complete, text
-from tests.test_pipeline import header_and_rows
+from tests.support.models import complete, text
+from tests.support.repositories import Repository, header_and_rows, many_skills, stored
 
 OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv")
-
-
-def many_skills(rows: int) -> str:
-    with open(ROOT / "data/reference/labels.csv", encoding="utf-8", newline="") as file:
-        names = [row["skill"] for row in csv.DictReader(file)][:rows]
-    return "skill,mentions\n" + "".join(f'"{name}",1\n' for name in names)
 
 
 def classify(repository: Repository, *options: str) -> dict[str, object]:
     repository.done("python", "-m", "hardsoft.stages.classify", *options)
     throughput: dict[str, object] = json.loads(repository.read("metrics/throughput.json"))
     return throughput
-
-
-def stored(repository: Repository) -> int:
-    path = repository.path / default_path()
-    if not path.exists():
-        return 0
-    try:
-        with sqlite3.connect(path) as connection:
-            ((rows,),) = connection.execute("SELECT count(*) FROM row").fetchall()
-        connection.close()
-    except sqlite3.OperationalError:  # the table is not there yet
-        return 0
-    return int(rows)
 
 
 def start(repository: Repository) -> subprocess.Popen[bytes]:

@@ -4,7 +4,7 @@ import polars as pl
 
 from hardsoft.stages.clean import breakdown, log_entry, log_head, reading
 from hardsoft.stages.tables import CompletionRow
-from tests.conftest import Repository
+from tests.support.repositories import Repository
 
 ROWS: list[CompletionRow] = [
     {"skill": "V-Ray", "completion": "Step 1: Software.\nAnswer: Hard", "finish_reason": "stop", "tokens": 9},

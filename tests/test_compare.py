@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hardsoft.compare import Variant, adjust, compare, flips, sentence, truths
-from tests.conftest import Repository
+from tests.support.repositories import Repository
 
 
 def variant(name: str, labels: dict[str, str], verdicts: dict[str, str] | None = None) -> Variant:

@@ -3,7 +3,6 @@
 import contextlib
 import re
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hardsoft.config import machine
 from hardsoft.config.compose import compose, configuration
 from hardsoft.config.schema import load_config
 from hardsoft.core.errors import InputError
-from tests.conftest import ROOT, Repository
+from tests.support.repositories import ROOT, Repository, whatever_holds
 
 
 @pytest.fixture(autouse=True)
@@ -198,14 +197,6 @@ def test_check_names_the_keys_that_drifted(fresh: Repository) -> None:
 
 
 SECRETS = {"OPENAI_API_KEY": "planted-key-of-openai-0001", "HF_TOKEN": "planted-token-of-the-hub-0002"}
-
-
-def whatever_holds(repository: Repository, secrets: Iterable[str]) -> list[str]:
-    """Files of the work tree, caches included, and git objects that hold a secret."""
-    git = ["git", "cat-file", "--batch-all-objects", "--batch"]
-    contents = {"git's objects": subprocess.run(git, cwd=repository.path, capture_output=True, check=True).stdout}
-    contents |= {str(path): path.read_bytes() for path in repository.path.rglob("*") if path.is_file()}
-    return [name for name, content in contents.items() if any(secret.encode() in content for secret in secrets)]
 
 
 def test_no_secret_reaches_a_file_or_git(repository: Repository) -> None:

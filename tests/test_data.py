@@ -6,7 +6,7 @@ from collections import Counter
 import polars as pl
 
 from hardsoft.core.names import name_key
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 
 def reference() -> list[dict[str, str]]:

@@ -1,19 +1,17 @@
 """The local engine and the prompts on the committed checkpoint: the code path of a big model, offline."""
 
-import csv
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-from hardsoft.config.schema import ModelConfig, PromptConfig, QuantizationConfig
-from hardsoft.core.chat import Chat, Completion
+from hardsoft.config.schema import QuantizationConfig
+from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
 from hardsoft.core.names import name_key
@@ -25,25 +23,12 @@ from hardsoft.engines.local.plain import decode_plainly
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.contextual import contextual_calibration
-from hardsoft.prompting.prompts import Prompt, read_prompt
+from hardsoft.prompting.prompts import Prompt
 from hardsoft.statistics.stratified import Stratum, post_stratified
-from tests.conftest import ROOT
+from tests.support.models import MODEL, Method, chats, complete, loaded, model, option, prompt, reference, some_skills, text
+from tests.support.repositories import CHECKPOINT, ROOT
 
-CHECKPOINT = ROOT / "models/tiny/checkpoint"
 PROMPTS = sorted(path.stem for path in (ROOT / "conf/prompt").glob("*.yaml"))
-MODEL = ModelConfig(
-    source="folder",
-    name=str(CHECKPOINT.relative_to(ROOT)),
-    revision=None,
-    gated=False,
-    parameters=1722048,
-    chat_template={},
-    dtype="float32",
-    dep=str(CHECKPOINT.relative_to(ROOT)),
-    readout=None,
-    readout_dep=str(CHECKPOINT.relative_to(ROOT)),
-)
-Method = Literal["none", "nf4", "fp4", "int8"]
 
 
 @pytest.fixture(autouse=True)
@@ -51,57 +36,10 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@cache
-def loaded(method: Method, dequantize: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    double_quant = method in ("nf4", "fp4")
-    return load(MODEL, QuantizationConfig(method=method, double_quant=double_quant, dequantize=dequantize), "cpu")
-
-
-def model(method: Method = "none", dequantize: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    return loaded(method, dequantize)
-
-
-@cache
-def option(name: str) -> PromptConfig:
-    return PromptConfig(**yaml.safe_load((ROOT / f"conf/prompt/{name}.yaml").read_text(encoding="utf-8")))
-
-
-def prompt(name: str) -> Prompt:
-    return read_prompt(option(name))
-
-
-@cache
-def reference() -> list[dict[str, str]]:
-    with open(ROOT / "data/reference/labels.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def some_skills(step: int) -> list[str]:
-    return [row["skill"] for row in reference()[::step]]
-
-
-def chats(skills: list[str], name: str = "cot") -> list[Chat]:
-    return [prompt(name).messages(skill) for skill in skills]
-
-
-def complete(
-    skills: list[str], name: str = "cot", method: Method = "none", batch_size: int = 64, max_new_tokens: int = 60
-) -> list[Completion]:
-    completions: dict[int, Completion] = {}
-    network, tokenizer = model(method)
-    engine = LocalEngine(network, Encoder(tokenizer), batch_size, max_new_tokens, scoring=option(name).mode == "label")
-    engine.complete(chats(skills, name), completions.update)
-    return [completions[row] for row in range(len(skills))]
-
-
-def text(completion: Completion) -> tuple[str, str, int]:
-    return completion.text, completion.finish_reason, completion.tokens
-
-
 def test_the_checkpoint_is_small_and_fits_bitsandbytes() -> None:
     network, _ = model()
     assert sum(parameter.numel() for parameter in network.parameters()) <= 5_000_000
-    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 12_000_000
+    assert sum(path.stat().st_size for path in (ROOT / CHECKPOINT).iterdir()) <= 12_000_000
     linear = [module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
     assert linear
     assert all(module.in_features % 64 == 0 and module.out_features % 32 == 0 for module in linear)
@@ -337,7 +275,9 @@ def test_memory_that_is_too_short_halves_the_batch() -> None:
     script = """
 import os, resource
 os.environ["HF_HUB_OFFLINE"] = "1"
-from tests.test_engine import Encoder, LocalEngine, chats, model, some_skills, text
+from hardsoft.engines.local.engine import LocalEngine
+from hardsoft.engines.local.tokens import Encoder
+from tests.support.models import chats, model, some_skills, text
 skills = some_skills(1)[:600]
 network, tokenizer = model()
 network.config.max_position_embeddings = 4096
@@ -411,7 +351,7 @@ def test_templates_that_cannot_be_rendered() -> None:
 
 
 def test_a_tokenizer_without_a_chat_template_or_with_two_bos(tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / CHECKPOINT)
     template = tokenizer.chat_template
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):

@@ -6,11 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -24,23 +20,12 @@ from hardsoft.core.errors import InputError
 from hardsoft.judging.base import JudgeOutcome
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan
-from hardsoft.servers import client as openai_client
 from hardsoft.servers.batch import Batches
 from hardsoft.servers.client import NO_KEY
 from hardsoft.servers.replies import Reply, Usage
 from hardsoft.store.key import verdict_setting
-from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
-from tests.test_config import whatever_holds
-from tests.test_server import Handler as FaultHandler
-from tests.test_server import completion, decision
-
-USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 60},
-    "completion_tokens_details": {"reasoning_tokens": 5},
-}
+from tests.support.repositories import CHECKPOINT, ROOT, Repository, free_port, whatever_holds
+from tests.support.servers import JudgeHandler
 
 
 def config(*overrides: str) -> Config:
@@ -51,156 +36,6 @@ def option(base_url: str, **options: Any) -> LLMJudgeConfig:
     judge = config("judge=server", f"judge.base_url={base_url}", "judge.model=m").judge
     assert isinstance(judge, LLMJudgeConfig)
     return judge.model_copy(update={"concurrency": 4, "timeout_s": 2.0, "max_retries": 1, **options})
-
-
-class Handler(FaultHandler):
-    """Judges by what the skill is called."""
-
-    takes: tuple[str | None, ...]
-    """The formats that it takes, of json_schema, json_object and none."""
-    delay: float
-    files: dict[str, str]
-    batches: dict[str, dict[str, Any]]
-    fault: str
-    """Of batches: expired, failed, unknown model, or none."""
-    polls: int
-    """So often a batch is looked at before it has ended."""
-
-    def do_GET(self) -> None:
-        name = self.path.rpartition("/")[2]
-        if self.path.startswith("/v1/batches/"):
-            return self.look_at_batch(name)
-        if self.path.startswith("/v1/files/"):
-            return self.reply(200, self.files[self.path.split("/")[3]], {"Content-Type": "application/octet-stream"})
-        if name == "gone":
-            return self.reply(404, {"error": {"message": "no such model"}})
-        if name == "broken":
-            return self.reply(500, {"error": {"message": "offline"}})
-        shutdown = {"shutdown_date": "2026-12-11"} if name == "o3" else {}
-        return self.reply(200, {"id": name, "object": "model", "created": 0, "owned_by": "x", **shutdown})
-
-    def do_POST(self) -> None:
-        sent = self.rfile.read(int(self.headers["Content-Length"]))
-        self.keys.append(str(self.headers["Authorization"]))
-        if self.path == "/v1/files":
-            name = f"file-{len(self.batches)}"
-            self.files[name] = sent.decode().partition('filename="questions.jsonl"')[2].partition("\r\n\r\n")[2]
-            self.files[name] = self.files[name].partition("\r\n--")[0]
-            return self.reply(
-                200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "q", "purpose": "batch"}
-            )
-        body = json.loads(sent)
-        if self.path == "/v1/decisions":
-            self.bodies.append(body)
-            return self.reply(200, decision(body["input"][-1]["content"]))
-        if self.path == "/v1/batches":
-            name = f"batch-{len(self.batches)}"
-            self.batches[name] = {"file": body["input_file_id"], "endpoint": body["endpoint"], "polls": 0, "fault": self.fault}
-            return self.reply(200, self.batch(name, "validating"))
-        self.bodies.append(body)
-        skill = body["messages"][-1]["content"].removeprefix("Skill: ").partition("\n")[0]
-        self.seen[skill] += 1
-        time.sleep(self.delay)
-        wanted = (body.get("response_format") or {}).get("type")
-        if wanted not in self.takes:
-            return self.reply(400, {"error": {"message": f"response_format {wanted} is not supported"}})
-        if skill == "wrong key":
-            return self.reply(401, {"error": {"message": "Incorrect API key provided"}})
-        if skill == "no quota":
-            return self.reply(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
-        if skill.startswith("busy") and self.seen[skill] == 1:
-            return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})
-        if skill.startswith("broken"):
-            return self.reply(500, {"error": {"message": "internal"}})
-        verdict = "Soft" if skill in ("Empathy", "Tact") else "Hard"
-        verdict = "Soft" if skill == "wavering" and self.seen[skill] % 2 else verdict
-        answer = {"rationale": f"About {skill}.", "verdict": verdict}
-        content = json.dumps(answer) if wanted else f"About {skill}.\nVerdict: {verdict}"
-        content = f"Here it is:\n```json\n{content}\n```" if skill == "fenced" else content
-        content = '{"rationale": "The answer is Hard", "verdict": "Hardish"}' if skill == "wrong schema" else content
-        reply = completion(content[:20] if skill == "long" else content, {"long": "length"}.get(skill, "stop"))
-        if skill in ("refused", "filtered"):
-            reply = completion(None, "stop" if skill == "refused" else "content_filter", refusal="I will not.")
-        if skill == "empty":
-            reply["choices"] = []
-        return self.reply(200, {**reply, "model": "m-2026", "usage": USAGE})
-
-    def batch(self, name: str, status: str, **more: Any) -> dict[str, Any]:
-        known = self.batches[name]
-        usual = {"id": name, "object": "batch", "created_at": 0, "completion_window": "24h", "input_file_id": known["file"]}
-        return {**usual, "endpoint": known["endpoint"], "status": status, **more}
-
-    def look_at_batch(self, name: str) -> None:
-        if name not in self.batches:
-            return self.reply(404, {"error": {"message": "no such batch"}})
-        known = self.batches[name]
-        known["polls"] += 1
-        lines = [json.loads(line) for line in self.files[known["file"]].splitlines()]
-        counts = {"total": len(lines), "completed": 0, "failed": 0}
-        if known["polls"] <= self.polls:
-            return self.reply(200, self.batch(name, "in_progress", request_counts=counts))
-        if known["fault"] == "failed":
-            errors = {"object": "list", "data": [{"code": "x", "message": "the queue is full", "line": None, "param": None}]}
-            return self.reply(200, self.batch(name, "failed", errors=errors))
-        answered = lines[: len(lines) // 2] if known["fault"] == "expired" else lines
-        good: list[str] = []
-        bad: list[str] = []
-        for line in answered:
-            if known["endpoint"] == "/v1/responses":
-                skill = line["body"]["input"][-1]["content"].removeprefix("Skill: ")
-            else:
-                skill = line["body"]["messages"][-1]["content"].removeprefix("Skill: ")
-            self.seen[skill] += 1
-            code, reply = batch_answer(skill, known["endpoint"])
-            if known["fault"] == "unknown model":
-                code, reply = 404, {"error": {"code": "model_not_found", "message": "m-batch does not exist"}}
-            result = {"custom_id": line["custom_id"], "response": {"status_code": code, "body": reply}, "error": None}
-            (good if code == 200 else bad).append(json.dumps(result, ensure_ascii=False))
-        for line in lines[len(answered) :]:
-            error = {
-                "code": "batch_expired",
-                "message": "This request could not be executed before the completion window expired.",
-            }
-            bad.append(json.dumps({"custom_id": line["custom_id"], "response": None, "error": error}))
-        random.Random(1).shuffle(good)
-        self.files[f"{name}-out"] = "\n".join([*good, *good[:2], '{"custom_id": "half'])
-        self.files[f"{name}-errors"] = "\n".join(bad)
-        named = {"output_file_id": f"{name}-out" if good else None, "error_file_id": f"{name}-errors" if bad else None}
-        counts |= {"completed": len(good), "failed": len(bad)}
-        status = "expired" if known["fault"] == "expired" else "completed"
-        return self.reply(200, self.batch(name, status, request_counts=counts, **named))
-
-
-def batch_answer(skill: str, endpoint: str) -> tuple[int, dict[str, Any]]:
-    verdict = json.dumps(
-        {"rationale": f"About\u2028{skill}.", "verdict": "Soft" if skill == "Empathy" else "Hard"}, ensure_ascii=False
-    )
-    if skill.startswith("broken"):
-        return 500, {"error": {"code": "server_error", "message": "internal"}}
-    if endpoint == "/v1/chat/completions":
-        refusal = {"refusal": "I will not."} if skill == "refused" else {}
-        return 200, {**completion(None if refusal else verdict, "stop", **refusal), "model": "m-2026", "usage": USAGE}
-    part = {"type": "output_text", "text": verdict}
-    usage = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
-    details = {"input_tokens_details": {"cached_tokens": 60}, "output_tokens_details": {"reasoning_tokens": 5}}
-    output = [{"type": "reasoning", "summary": []}, {"type": "message", "content": [part]}]
-    cut = {"incomplete_details": {"reason": "max_output_tokens"}} if skill == "long" else {}
-    return 200, {"model": "m-2026", "output": [] if cut else output, "usage": usage | details, **cut}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Handler]]]:
-    state = {"seen": Counter(), "bodies": [], "keys": [], "takes": ("json_schema", "json_object", None), "delay": 0.0}
-    state |= {"files": {}, "batches": {}, "fault": "", "polls": 1}
-    handler: type[Handler] = type("ThisTestsHandler", (Handler,), state)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE_S", 0.001)
-    yield f"http://127.0.0.1:{http.server_port}/v1", handler
-    http.shutdown()
-    http.server_close()
 
 
 def ask(judge: LLMJudge, skills: list[str]) -> tuple[dict[int, Reply], dict[int, str]]:
@@ -219,7 +54,7 @@ def outcomes(judge: LLMJudge, skills: list[str]) -> list[str]:
     ]
 
 
-def test_verdicts_with_rationale_and_usage(server: tuple[str, type[Handler]]) -> None:
+def test_verdicts_with_rationale_and_usage(server: tuple[str, type[JudgeHandler]]) -> None:
     replies, failures = ask(LLMJudge(option(server[0]), "# Codebook", NO_KEY), ["Empathy", "V-Ray"])
     assert not failures
     first = read_verdict(replies[0].text, "stop")
@@ -228,7 +63,7 @@ def test_verdicts_with_rationale_and_usage(server: tuple[str, type[Handler]]) ->
     assert read_verdict(replies[1].text, "stop").verdict == "Hard"
 
 
-def test_the_judge_is_blind_and_gives_its_rationale_first(server: tuple[str, type[Handler]]) -> None:
+def test_the_judge_is_blind_and_gives_its_rationale_first(server: tuple[str, type[JudgeHandler]]) -> None:
     ask(LLMJudge(option(server[0]), "# Codebook", NO_KEY), ["V-Ray"])
     ask(LLMJudge(option(server[0], blind=False), "# Codebook", NO_KEY), ["V-Ray"])
     blind, seeing = server[1].bodies
@@ -243,7 +78,7 @@ def test_the_judge_is_blind_and_gives_its_rationale_first(server: tuple[str, typ
 
 @pytest.mark.parametrize("takes", [("json_object", None), (None,)])
 def test_a_server_without_schemas_is_asked_for_json_then_in_words(
-    server: tuple[str, type[Handler]], takes: tuple[str | None, ...]
+    server: tuple[str, type[JudgeHandler]], takes: tuple[str | None, ...]
 ) -> None:
     server[1].takes = takes
     judge = LLMJudge(option(server[0]), "# Codebook", NO_KEY)
@@ -253,7 +88,7 @@ def test_a_server_without_schemas_is_asked_for_json_then_in_words(
     assert len(server[1].bodies) == 3 + (1 if takes[0] else 2), "each refusal is met once"
 
 
-def test_what_is_no_verdict_is_an_outcome_of_its_row(server: tuple[str, type[Handler]]) -> None:
+def test_what_is_no_verdict_is_an_outcome_of_its_row(server: tuple[str, type[JudgeHandler]]) -> None:
     skills = ["V-Ray", "refused", "long", "filtered", "wrong schema", "empty", "broken", "fenced", "busy"]
     expected = ["answered", "refused", "truncated", "refused", "unparseable", "error", "error", "answered", "answered"]
     assert outcomes(LLMJudge(option(server[0]), "# Codebook", NO_KEY), skills) == expected
@@ -261,7 +96,7 @@ def test_what_is_no_verdict_is_an_outcome_of_its_row(server: tuple[str, type[Han
 
 @pytest.mark.parametrize(("skill", "words"), [("wrong key", "AuthenticationError.*Incorrect API key"), ("no quota", "quota")])
 def test_a_rejected_key_and_an_empty_purse_end_the_run_in_one_line(
-    server: tuple[str, type[Handler]], skill: str, words: str
+    server: tuple[str, type[JudgeHandler]], skill: str, words: str
 ) -> None:
     with pytest.raises(InputError, match=words) as error:
         ask(LLMJudge(option(server[0], max_retries=0), "# Codebook", "a-planted-key"), [skill] * 3)
@@ -277,7 +112,7 @@ def test_a_rejected_key_and_an_empty_purse_end_the_run_in_one_line(
         ("broken", None),
     ],
 )
-def test_what_the_server_says_of_the_model(server: tuple[str, type[Handler]], model: str, words: str | None) -> None:
+def test_what_the_server_says_of_the_model(server: tuple[str, type[JudgeHandler]], model: str, words: str | None) -> None:
     said = LLMJudge(option(server[0], model=model), "", NO_KEY).announced()
     assert said is None if words is None else words in str(said)
     assert LLMJudge(option(f"http://127.0.0.1:{free_port()}/v1"), "", NO_KEY).announced() is None
@@ -360,7 +195,7 @@ def judge_metrics(repository: Repository) -> dict[str, Any]:
     return metrics
 
 
-def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     write_sample(repository, ["V-Ray", "Empathy", "refused"])
     stage(repository, server[0])
     first = repository.done("python", "-m", "hardsoft.stages.judge")
@@ -381,7 +216,7 @@ def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[H
 
 
 def test_decisions_are_verdicts_whose_rationale_is_the_probabilities(
-    server: tuple[str, type[Handler]], repository: Repository
+    server: tuple[str, type[JudgeHandler]], repository: Repository
 ) -> None:
     url, handler = server
     write_sample(repository, ["Empathy", "V-Ray", "refused"])
@@ -396,7 +231,7 @@ def test_decisions_are_verdicts_whose_rationale_is_the_probabilities(
         compose(["judge=decisions", "judge.batch=true"])
 
 
-def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     """The provider's prices count at its own address only; here that address is the test's."""
     environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
     for overrides, words in (
@@ -424,7 +259,7 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
 
 @pytest.mark.slow
 def test_an_experiment_with_a_paid_judge_leaves_no_key_anywhere(
-    server: tuple[str, type[Handler]], repository: Repository
+    server: tuple[str, type[JudgeHandler]], repository: Repository
 ) -> None:
     environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
     run = repository.run("dvc", "exp", "run", "-n", "judged", "-S", "judge=o3", environment=environment)
@@ -433,7 +268,9 @@ def test_an_experiment_with_a_paid_judge_leaves_no_key_anywhere(
     assert whatever_holds(repository, ["a-planted-key"]) == []
 
 
-def test_failed_verdicts_fail_the_stage_and_keep_the_others(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_failed_verdicts_fail_the_stage_and_keep_the_others(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
     write_sample(repository, ["V-Ray", "broken 1", "Tact"])
     stage(repository, server[0], "judge.max_retries=0")
     run = repository.run("python", "-m", "hardsoft.stages.judge")
@@ -451,7 +288,7 @@ BATCH = ("judge.batch=true", "judge.batch_poll_s=0.02")
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
 def test_a_batch_gives_the_same_verdicts_at_half_the_price(
-    server: tuple[str, type[Handler]], repository: Repository, endpoint: str
+    server: tuple[str, type[JudgeHandler]], repository: Repository, endpoint: str
 ) -> None:
     skills = ["V-Ray", "Empathy", "Tact", "Zeal", "long" if endpoint == "/v1/responses" else "refused"]
     write_sample(repository, skills)
@@ -476,7 +313,9 @@ def test_a_batch_gives_the_same_verdicts_at_half_the_price(
     assert (len(server[1].batches), server[1].bodies) == (1, []), "the same verdicts count outside a batch"
 
 
-def test_a_batch_is_collected_by_the_next_run_after_a_kill(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_a_batch_is_collected_by_the_next_run_after_a_kill(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
     write_sample(repository, ["V-Ray", "Empathy", "Tact"])
     stage(repository, server[0], *BATCH)
     server[1].polls = 10**9
@@ -494,7 +333,7 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(server: tuple[str, ty
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
 
 
-def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     skills = ["V-Ray", "broken 1", "Tact", "Zeal"]
     write_sample(repository, skills)
     stage(repository, server[0], *BATCH)
@@ -516,7 +355,7 @@ def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[Handler]], r
     ("fault", "words"), [("failed", "batch batch-0 failed: the queue is full"), ("unknown model", "m-batch")]
 )
 def test_a_batch_that_the_provider_refuses_is_one_line(
-    server: tuple[str, type[Handler]], repository: Repository, fault: str, words: str
+    server: tuple[str, type[JudgeHandler]], repository: Repository, fault: str, words: str
 ) -> None:
     server[1].fault = fault
     write_sample(repository, ["V-Ray", "Empathy"])
@@ -535,7 +374,7 @@ def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.Monkey
     assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
 
 
-def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     skills = ["V-Ray", "Empathy", "wavering", "Tact"]
     write_sample(repository, skills)
     server_judge = (f"+judge@judge.judges.{name}=server" for name in ("b", "c"))
@@ -575,7 +414,7 @@ def test_a_real_server_that_knows_no_schemas(served: str, repository: Repository
     assert judge_metrics(repository)["stored"] == metrics["skills"]
 
 
-def test_no_sample_is_no_fault(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_no_sample_is_no_fault(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     write_sample(repository, [])
     stage(repository, server[0])
     repository.done("python", "-m", "hardsoft.stages.judge")
@@ -584,7 +423,7 @@ def test_no_sample_is_no_fault(server: tuple[str, type[Handler]], repository: Re
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_judging_killed_at_random_moments_asks_for_the_rest_only(
-    server: tuple[str, type[Handler]], repository: Repository, kills: int
+    server: tuple[str, type[JudgeHandler]], repository: Repository, kills: int
 ) -> None:
     skills = [f"Skill {number}" for number in range(15 * kills)]
     write_sample(repository, skills)

@@ -1,14 +1,13 @@
 """The real pipeline in a real repository: which stages run when, and what they leave."""
 
 import contextlib
-import csv
 import json
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
-from tests.conftest import Repository, Run, commit
+from tests.support.repositories import Repository, Run, commit, header_and_rows
 
 STAGES = ["extract", "classify", "clean", "sample", "judge", "metrics", "report"]
 OUTPUTS = {
@@ -22,11 +21,6 @@ OUTPUTS = {
     "metrics/reliability.csv": ["confidence", "accuracy", "low", "high", "skills"],
     "metrics/risk_coverage.csv": ["coverage", "accuracy", "confidence"],
 }
-
-
-def header_and_rows(repository: Repository, name: str) -> tuple[list[str], list[list[str]]]:
-    header, *rows = csv.reader(repository.read(name).splitlines())
-    return header, rows
 
 
 def test_one_repro_runs_seven_stages_and_writes_every_file(reproduced: tuple[Path, Run]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from hardsoft.core import progress
 from hardsoft.core.progress import Progress
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 COUNT = """
 from hardsoft.core.progress import Progress

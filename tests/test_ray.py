@@ -33,11 +33,11 @@ from hardsoft.engines.ray.frame import Frame  # noqa: E402
 from hardsoft.engines.ray.worker import Sender, Worker, write_answers  # noqa: E402
 from hardsoft.prompting.prompts import read_prompt  # noqa: E402
 from hardsoft.store.key import completion_setting  # noqa: E402
-from tests.conftest import ROOT, Repository  # noqa: E402
-from tests.test_classify import OUTPUTS, many_skills, stored  # noqa: E402
+from tests.support.repositories import ROOT, Repository, many_skills, stored  # noqa: E402
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes have no tests
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+COMPLETIONS = "data/interim/completions.jsonl"
 
 
 class Echo:
@@ -162,7 +162,7 @@ def test_a_killed_driver_asks_only_for_what_is_not_stored(fresh: Repository) -> 
     fresh.write("data/interim/skills.csv", many_skills(240))
     fresh.configure("engine=local", "engine.processes=1")
     fresh.done("python", "-m", "hardsoft.stages.classify", "--no-store")
-    expected = fresh.read(OUTPUTS[0])
+    expected = fresh.read(COMPLETIONS)
     with running() as two:
         fresh.configure("engine=ray", f"engine.address={two.address}", "engine.batch_size=16")
         environment = os.environ | {"PYTHONPATH": "src"}
@@ -177,7 +177,7 @@ def test_a_killed_driver_asks_only_for_what_is_not_stored(fresh: Repository) -> 
         fresh.done("python", "-m", "hardsoft.stages.classify")
     throughput = json.loads(fresh.read("metrics/throughput.json"))
     assert (throughput["stored"], throughput["workers"], throughput["device"]) == (kept, 2, "cpu")
-    assert fresh.read(OUTPUTS[0]) == expected
+    assert fresh.read(COMPLETIONS) == expected
     fresh.configure("engine=local")
     fresh.done("python", "-m", "hardsoft.stages.classify")
     assert json.loads(fresh.read("metrics/throughput.json"))["stored"] == 240, "what one has computed the other finds"

@@ -29,8 +29,8 @@ from hardsoft.prompting.answers import is_before_answer
 from hardsoft.readout import main
 from hardsoft.statistics.classifier import NEVER, cross_fitted, fit, fit_temperature, folds
 from hardsoft.store.key import completion_setting
-from tests.conftest import ROOT, Repository, built_once
-from tests.test_engine import Method, chats, complete, model, reference, some_skills
+from tests.support.models import Method, chats, complete, model, reference, some_skills
+from tests.support.repositories import ROOT, Repository, built_once
 
 LEXICON = ROOT / "models/lexicon/lexicon.csv"
 MINE = "models/readouts/mine.safetensors"

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Dialog, Page
 
-from tests.conftest import Repository
+from tests.support.repositories import Repository
 
 EVIL = "<script>alert(1)</script>"
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hardsoft.core import paths
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 PACKAGE = ROOT / "src/hardsoft"
 TABLES = PACKAGE / "stages/tables.py"

@@ -1,17 +1,11 @@
 """The server engine over real HTTP: against `transformers serve` with the committed model, and against a server of faults."""
 
-import base64
 import json
-import math
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -27,9 +21,9 @@ from hardsoft.prompting.answers import read_answer
 from hardsoft.servers import client as openai_client
 from hardsoft.servers.client import NO_KEY
 from hardsoft.stages.classify import check_prompt
-from tests.conftest import CHECKPOINT, ROOT, Repository, free_port
-from tests.test_config import whatever_holds
-from tests.test_engine import model, prompt, some_skills, text
+from tests.support.models import model, prompt, some_skills, text
+from tests.support.repositories import CHECKPOINT, ROOT, Repository, free_port, whatever_holds
+from tests.support.servers import REPLIES, FaultHandler, serving
 
 
 @pytest.fixture(autouse=True)
@@ -94,134 +88,8 @@ def test_the_whole_stage_against_a_real_server(served: str, repository: Reposito
     assert json.loads(repository.read("metrics/throughput.json"))["stored"] == len(rows)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Fails by what the skill is called, for so many requests as its number says."""
-
-    protocol_version = "HTTP/1.1"
-    seen: Counter[str]
-    bodies: list[dict[str, Any]]
-    keys: list[str]
-    stop: threading.Event
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.bodies.append(body)
-        self.keys.append(str(self.headers["Authorization"]))
-        if self.path == "/v1/decisions":
-            return self.reply(200, decision(body["input"][-1]["content"]))
-        fault, _, times = body["messages"][1]["content"].rpartition("Skill: ")[2].partition(" x")
-        self.seen[fault] += 1
-        if fault in REPLIES:
-            return self.reply(200, REPLIES[fault])
-        if fault == "new model" and ("max_tokens" in body or "temperature" in body):
-            name = "max_tokens" if "max_tokens" in body else "temperature"
-            words = f"Unsupported parameter: '{name}' is not supported with this model."
-            return self.reply(400, {"error": {"message": words, "param": name, "code": "unsupported_parameter"}})
-        if fault.startswith("tells") and body.get("logprobs"):
-            likely = {" Hard": 0.5, "Hard": 0.1, " Un": 0.2, " un": 0.0, "\n": 0.1} if fault == "tells" else {"\n": 1.0}
-            tokens = [{"token": token, "logprob": math.log(max(share, 1e-9)), "bytes": None} for token, share in likely.items()]
-            reply = completion(" Hard")
-            reply["choices"][0]["logprobs"] = {"content": [{**tokens[0], "top_logprobs": tokens}], "refusal": None}
-            return self.reply(200, reply)
-        if fault == "echo":
-            sent = str(self.headers["Authorization"]).removeprefix("Bearer ")
-            forms = (sent, quote(sent, safe=""), base64.b64encode(sent.encode()).decode())
-            return self.reply(200, completion(f" {' '.join(forms)}\nAnswer: Hard"))
-        if not times or self.seen[fault] > int(times):
-            return self.reply(200, completion(f" fine after {self.seen[fault]}\nAnswer: Hard"))
-        if fault == "busy":
-            return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.2"})
-        if fault == "broken":
-            return self.reply(500, {"error": {"message": "internal"}})
-        if fault == "hung":
-            self.stop.wait(5)
-            self.close_connection = True
-            return None
-        if fault == "half":
-            content = json.dumps(completion("x")).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-            return None
-        if fault == "no json":
-            return self.reply(200, '{"id": "1", "choices": [{"mess')
-        if fault == "page":
-            return self.reply(200, "<html>gateway</html>", {"Content-Type": "text/html"})
-        if fault == "empty":
-            return self.reply(200, {**completion(""), "choices": []})
-        if fault == "too long":
-            return self.reply(400, {"error": {"message": "the context is too long"}})
-        if fault == "refused":
-            return self.reply(400, {"error": {"message": "against the policy", "code": "content_filter"}})
-        status = {"key": 401, "model": 404}[fault]
-        return self.reply(status, {"error": {"message": f"wrong {fault}, you sent {self.headers['Authorization']}"}})
-
-    def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        content = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(content))} | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def completion(content: Any, finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content, **message}}
-    usage = {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-
-
-def decision(question: str) -> dict[str, Any]:
-    """What OpenAI's Decisions endpoint replies, by the skill asked about."""
-    skill = re.findall(r"Skill: (.*)", question)[-1]
-    shares = (
-        {"Hard": 0.2, "Soft": 0.7, "Unknown": 0.1} if skill in ("Empathy", "Tact") else {"Hard": 0.9, "Soft": 0.1, "Unknown": 0.0}
-    )
-    options = [{"value": label, "probability": share} for label, share in shares.items()]
-    answer: dict[str, Any] = {"type": "choice", "choice": max(shares, key=lambda one: shares[one]), "confidence": 0.8}
-    answer |= {"probabilities": options, "name": None}
-    if skill == "refused":
-        answer = {"type": "refusal", "name": None}
-    if skill == "odd":
-        answer = {"type": "score", "score": 1, "confidence": 1.0, "probabilities": []}
-    if skill == "other":
-        answer |= {"choice": "Green"}
-    read = {"cached_tokens": 60, "cache_write_tokens": 0}
-    usage = {
-        "input_tokens": 100,
-        "input_tokens_details": read,
-        "output_tokens": 0,
-        "output_tokens_details": {"reasoning_tokens": 0},
-    }
-    return {"answers": [answer], "model": "gpt-6-luna", "usage": {**usage, "total_tokens": 100}}
-
-
-GOOD = " fine\nAnswer: Hard"
-REPLIES: dict[str, Any] = {
-    **{f"ends with {reason}": completion(GOOD, reason) for reason in ("eos_token", "", None, "STOP", "end_turn")},
-    **{f"cut by {reason}": completion(" fine", reason) for reason in ("length", "MAX_TOKENS", "model_length")},
-    "has no reason": {**completion(GOOD), "choices": [{"index": 0, "message": {"role": "assistant", "content": GOOD}}]},
-    "has parts": completion([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": GOOD}]),
-    "has no counts": {**completion(GOOD), "usage": {"prompt_tokens": 9, "completion_tokens": None, "total_tokens": 9}},
-    "has no usage": {**completion(GOOD), "usage": None},
-    "has half an emoji": json.dumps(completion(" nice \ud83d" + GOOD)),
-    "is filtered": completion("", "content_filter"),
-    "is refused": completion(None, "stop", refusal="I will not."),
-    "only thinks": completion(None, "stop", reasoning_content="It is a renderer. Answer: Hard"),
-    "ends oddly": completion(GOOD, "tool_calls"),
-    "is an error": {"error": {"message": "Provider returned error: model overloaded", "code": 503}},
-}
-"""What servers of several makes reply, by what the skill is called."""
-
-
 @pytest.mark.parametrize("name", [name for name in REPLIES if name.startswith(("ends with", "has"))])
-def test_good_answers_are_used_however_a_server_writes_them(faulty: tuple[str, type[Handler]], name: str) -> None:
+def test_good_answers_are_used_however_a_server_writes_them(faulty: tuple[str, type[FaultHandler]], name: str) -> None:
     (one,) = complete(option(faulty[0]), [name])
     assert one.finish_reason == "stop"
     assert one.text.startswith("Step 1:")
@@ -231,12 +99,12 @@ def test_good_answers_are_used_however_a_server_writes_them(faulty: tuple[str, t
 
 
 @pytest.mark.parametrize("name", [name for name in REPLIES if name.startswith("cut")])
-def test_answers_that_a_limit_cut_off_are_truncated(faulty: tuple[str, type[Handler]], name: str) -> None:
+def test_answers_that_a_limit_cut_off_are_truncated(faulty: tuple[str, type[FaultHandler]], name: str) -> None:
     assert complete(option(faulty[0]), [name])[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("name", ["is filtered", "is refused"])
-def test_what_a_provider_will_not_speak_of_is_an_answer_and_no_error(faulty: tuple[str, type[Handler]], name: str) -> None:
+def test_what_a_provider_will_not_speak_of_is_an_answer_and_no_error(faulty: tuple[str, type[FaultHandler]], name: str) -> None:
     (one,) = complete(option(faulty[0]), [name])
     assert read_answer(one.text, one.finish_reason).outcome == "abstained"
 
@@ -250,7 +118,7 @@ def test_what_a_provider_will_not_speak_of_is_an_answer_and_no_error(faulty: tup
     ],
 )
 def test_what_would_hit_every_row_ends_the_run_after_few_questions(
-    faulty: tuple[str, type[Handler]], name: str, words: str
+    faulty: tuple[str, type[FaultHandler]], name: str, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         complete(option(faulty[0], max_retries=0), [name] * 50)
@@ -260,7 +128,7 @@ def test_what_would_hit_every_row_ends_the_run_after_few_questions(
     assert words in bad.text
 
 
-def test_a_model_that_refuses_parameters_is_asked_without_them(faulty: tuple[str, type[Handler]]) -> None:
+def test_a_model_that_refuses_parameters_is_asked_without_them(faulty: tuple[str, type[FaultHandler]]) -> None:
     """As newer models of OpenAI do; it is met once, not by every row."""
     completions = complete(option(faulty[0], concurrency=1), ["new model", "new model", "new model"])
     assert {one.finish_reason for one in completions} == {"stop"}
@@ -272,7 +140,7 @@ def test_a_model_that_refuses_parameters_is_asked_without_them(faulty: tuple[str
 KEY = 'k-planted"0001+/='
 
 
-def test_a_key_that_a_server_repeats_is_masked_in_every_form(faulty: tuple[str, type[Handler]]) -> None:
+def test_a_key_that_a_server_repeats_is_masked_in_every_form(faulty: tuple[str, type[FaultHandler]]) -> None:
     (one,) = complete(option(faulty[0]), ["echo"], key=KEY)
     assert one.text == "Step 1: *** *** ***\nAnswer: Hard"
     with pytest.raises(InputError) as error:
@@ -296,7 +164,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_it(middle: str, monke
 
 
 @pytest.mark.parametrize("end", ["\n", "\rx"])
-def test_a_key_with_a_line_end_gets_out_nowhere(faulty: tuple[str, type[Handler]], repository: Repository, end: str) -> None:
+def test_a_key_with_a_line_end_gets_out_nowhere(faulty: tuple[str, type[FaultHandler]], repository: Repository, end: str) -> None:
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\n")
     repository.configure("engine=server", f"engine.base_url={faulty[0]}")
     environment = {"HARDSOFT_SERVER_KEY": f"k-planted-0001{end}", "OPENAI_API_KEY": "k-planted-0001-of-another"}
@@ -319,31 +187,18 @@ def test_a_proxy_that_cannot_be_used_is_one_clear_line(proxy: str, monkeypatch: 
 
 
 @pytest.fixture
-def faulty() -> Iterator[tuple[str, type[Handler]]]:
+def faulty() -> Iterator[tuple[str, type[FaultHandler]]]:
     stop = threading.Event()
-    handler: type[Handler] = type("ThisTestsHandler", (Handler,), {"seen": Counter(), "bodies": [], "keys": [], "stop": stop})
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", handler
-    stop.set()
-    http.shutdown()
-    http.server_close()
-
-
-@contextmanager
-def another(handler: type[Handler]) -> Iterator[tuple[str, ThreadingHTTPServer]]:
-    """A second server that replies as a first one does."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", http
-    http.shutdown()
-    http.server_close()
+    handler: type[FaultHandler] = type(
+        "ThisTestsHandler", (FaultHandler,), {"seen": Counter(), "bodies": [], "keys": [], "stop": stop}
+    )
+    with serving(handler) as (url, _):
+        yield url, handler
+        stop.set()
 
 
 @pytest.mark.parametrize("fault", ["busy", "broken", "hung", "half", "no json", "page", "empty"])
-def test_passing_faults_are_waited_out(faulty: tuple[str, type[Handler]], fault: str) -> None:
+def test_passing_faults_are_waited_out(faulty: tuple[str, type[FaultHandler]], fault: str) -> None:
     begin = time.monotonic()
     (one,) = complete(option(faulty[0]), [f"{fault} x1"])
     assert text(one) == ("Step 1: fine after 2\nAnswer: Hard", "stop", 7)
@@ -352,7 +207,7 @@ def test_passing_faults_are_waited_out(faulty: tuple[str, type[Handler]], fault:
 
 
 @pytest.mark.parametrize("fault", ["busy", "broken", "half", "no json", "page", "empty", "too long"])
-def test_lasting_faults_are_the_rows_own(faulty: tuple[str, type[Handler]], fault: str) -> None:
+def test_lasting_faults_are_the_rows_own(faulty: tuple[str, type[FaultHandler]], fault: str) -> None:
     """The rows before and after it are there; the row itself is an error that says why."""
     good, bad, other = complete(option(faulty[0], concurrency=1), ["good", f"{fault} x99", "other"])
     assert (good.finish_reason, other.finish_reason) == ("stop", "stop")
@@ -361,12 +216,12 @@ def test_lasting_faults_are_the_rows_own(faulty: tuple[str, type[Handler]], faul
     assert "\n" not in bad.text
 
 
-def test_questions_refused_one_by_one_are_answers_though_nothing_else_was_asked(faulty: tuple[str, type[Handler]]) -> None:
+def test_questions_refused_one_by_one_are_answers_though_nothing_else_was_asked(faulty: tuple[str, type[FaultHandler]]) -> None:
     refused = complete(option(faulty[0]), [f"refused x{9999 + number}" for number in range(30)])
     assert {one.finish_reason for one in refused} == {"content_filter"}
 
 
-def test_a_request_asks_to_go_on_from_the_prefill_greedily(faulty: tuple[str, type[Handler]]) -> None:
+def test_a_request_asks_to_go_on_from_the_prefill_greedily(faulty: tuple[str, type[FaultHandler]]) -> None:
     complete(option(faulty[0]), ["V-Ray"])
     complete(option(faulty[0], prefill=False), ["V-Ray"])
     with_prefill, without = faulty[1].bodies
@@ -378,7 +233,7 @@ def test_a_request_asks_to_go_on_from_the_prefill_greedily(faulty: tuple[str, ty
     assert [(body["temperature"], body["max_tokens"], body["model"]) for body in (with_prefill, without)] == [(0, 60, "m")] * 2
 
 
-def test_labels_are_scored_where_the_server_tells_its_first_token(faulty: tuple[str, type[Handler]]) -> None:
+def test_labels_are_scored_where_the_server_tells_its_first_token(faulty: tuple[str, type[FaultHandler]]) -> None:
     tells, other, plain, last = complete(
         option(faulty[0], concurrency=1), ["tells", "tells other", "good", "tells"], "label_only"
     )
@@ -392,7 +247,7 @@ def test_labels_are_scored_where_the_server_tells_its_first_token(faulty: tuple[
     assert "logprobs" not in final
 
 
-def test_decisions_are_labels_with_probabilities(faulty: tuple[str, type[Handler]]) -> None:
+def test_decisions_are_labels_with_probabilities(faulty: tuple[str, type[FaultHandler]]) -> None:
     decides = option(faulty[0], endpoint="decisions", max_retries=0)
     soft, hard, refused, odd, other = complete(decides, ["Empathy", "V-Ray", "refused", "odd", "other"], "label_only")
     assert soft.text == "Answer: Soft"
@@ -408,7 +263,7 @@ def test_decisions_are_labels_with_probabilities(faulty: tuple[str, type[Handler
         check_prompt(config)
 
 
-def test_parameters_are_sent(faulty: tuple[str, type[Handler]]) -> None:
+def test_parameters_are_sent(faulty: tuple[str, type[FaultHandler]]) -> None:
     complete(option(faulty[0], parameters={"repetition_penalty": 1.0}), ["good"])
     assert faulty[1].bodies[0]["repetition_penalty"] == 1.0
     with pytest.raises(ValueError, match="identity must name"):
@@ -416,10 +271,10 @@ def test_parameters_are_sent(faulty: tuple[str, type[Handler]]) -> None:
 
 
 def test_several_servers_share_the_rows_and_a_dead_one_is_left_out(
-    faulty: tuple[str, type[Handler]], capsys: pytest.CaptureFixture[str]
+    faulty: tuple[str, type[FaultHandler]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     dead = f"http://127.0.0.1:{free_port()}/v1"
-    with another(faulty[1]) as (second, _):
+    with serving(faulty[1]) as (second, _):
         both = option(dead, base_urls=[faulty[0], second], identity="two")
         assert {one.finish_reason for one in complete(both, [f"skill {number}" for number in range(40)])} == {"stop"}
         three = option(dead, base_urls=[faulty[0], dead, second], identity="three", max_retries=0)
@@ -432,8 +287,8 @@ def test_several_servers_share_the_rows_and_a_dead_one_is_left_out(
         complete(option(dead, base_urls=[dead, f"{dead}/"], identity="none", max_retries=0), ["good"])
 
 
-def test_a_server_that_stops_in_the_middle_leaves_its_rows_to_the_others(faulty: tuple[str, type[Handler]]) -> None:
-    with another(faulty[1]) as (dying, http):
+def test_a_server_that_stops_in_the_middle_leaves_its_rows_to_the_others(faulty: tuple[str, type[FaultHandler]]) -> None:
+    with serving(faulty[1]) as (dying, http):
         skills = [f"row {number}" for number in range(30)]
         stopped = threading.Event()
 
@@ -452,7 +307,7 @@ def test_a_server_that_stops_in_the_middle_leaves_its_rows_to_the_others(faulty:
 
 
 @pytest.mark.parametrize("fault", ["key", "model"])
-def test_a_wrong_key_or_model_ends_the_run_in_one_line(faulty: tuple[str, type[Handler]], fault: str) -> None:
+def test_a_wrong_key_or_model_ends_the_run_in_one_line(faulty: tuple[str, type[FaultHandler]], fault: str) -> None:
     with pytest.raises(InputError, match=f"HTTP 40[14].*wrong {fault}") as error:
         complete(option(faulty[0]), ["good", f"{fault} x99"], key="a-planted-key")
     assert "a-planted-key" not in str(error.value)
@@ -463,14 +318,14 @@ def test_a_server_that_is_down_ends_the_run_in_one_line() -> None:
         complete(option(f"http://127.0.0.1:{free_port()}/v1", max_retries=1), ["V-Ray"])
 
 
-def test_a_server_that_never_answers_well_is_given_up(faulty: tuple[str, type[Handler]]) -> None:
+def test_a_server_that_never_answers_well_is_given_up(faulty: tuple[str, type[FaultHandler]]) -> None:
     with pytest.raises(InputError, match=r"2 questions failed before any was answered, the last by .*HTTP 500.*internal"):
         complete(option(faulty[0], max_retries=0), [f"broken x{9999 + number}" for number in range(60)])
     assert faulty[1].seen["broken"] == 2
 
 
 def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
-    faulty: tuple[str, type[Handler]], repository: Repository
+    faulty: tuple[str, type[FaultHandler]], repository: Repository
 ) -> None:
     """Counted, not stored; the next run asks for them alone."""
     skills = "skill,mentions\nbroken x6,1\ngood,1\nother,1\n"
@@ -496,7 +351,7 @@ def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["error"] == 0
 
 
-def test_a_run_that_a_server_ends_keeps_its_rows(faulty: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_a_run_that_a_server_ends_keeps_its_rows(faulty: tuple[str, type[FaultHandler]], repository: Repository) -> None:
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\nkey x1,1\nother,1\n")
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.concurrency=1"]
     repository.configure(*overrides)

@@ -32,7 +32,7 @@ from models.smollm2.merge import merged, to_bfloat16
 from models.smollm2.split import Entry, choose, read_entries
 from models.smollm2.targets import KINDS, read_families, reasoned_answer
 from models.smollm2.train import prompt_order
-from tests.conftest import ROOT, Repository
+from tests.support.repositories import ROOT, Repository
 
 FOLDER = ROOT / "models/smollm2"
 BUILT = (FOLDER / "checkpoint/model.safetensors").exists()

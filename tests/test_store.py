@@ -28,7 +28,7 @@ from hardsoft.prompting.prompts import read_prompt
 from hardsoft.store.key import completion_setting
 from hardsoft.store.lookup import StoredRows
 from hardsoft.store.rows import Store, Value, canonical, default_path, make_keys
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 numbers = count()
 SETTING = {"kind": "test", "model": {"name": "m"}}

@@ -18,10 +18,8 @@ from hardsoft.core.errors import InputError
 from hardsoft.sweep.__main__ import check, claim, planned
 from hardsoft.sweep.job import experiment_name, own_device
 from hardsoft.sweep.stop import stop
-from tests.conftest import ROOT, Repository, Run, commit
-from tests.test_judge import Handler, server
-
-__all__ = ["server"]  # a fixture
+from tests.support.repositories import ROOT, Repository, Run, commit
+from tests.support.servers import JudgeHandler
 
 SWEEP = ("python", "-m", "hardsoft.sweep", "--multirun")
 
@@ -253,7 +251,7 @@ def test_a_search_finds_the_largest_figure_and_tries_nothing_twice(repository: R
 
 
 @pytest.mark.slow
-def test_six_variants_ask_the_judge_for_each_skill_once(server: tuple[str, type[Handler]], repository: Repository) -> None:
+def test_six_variants_ask_the_judge_for_each_skill_once(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     url, handler = server
     run = repository.run(
         *SWEEP, "prompt=cot,zero_shot,label_only", "metrics.confidence=0.9,0.95", "sample=all", "judge=server", "judge.model=m",

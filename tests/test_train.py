@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 EVERY = 120
 """Of the lexicon's names, one in so many: evaluating all takes a minute, untrained models never ending by themselves."""

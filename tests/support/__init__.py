@@ -1,0 +1,1 @@
+"""What several tests need: repositories, servers and the committed model. No test module imports another."""
