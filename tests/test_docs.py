@@ -15,7 +15,7 @@ from dvc.utils.hydra import get_hydra_sweeps
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
 from hardsoft.sweep.__main__ import planned
-from tests.conftest import ROOT
+from tests.support.repositories import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WORDS = 1_300

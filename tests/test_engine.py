@@ -16,10 +16,10 @@ from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label
 from hardsoft.core.names import name_key
 from hardsoft.engines.local.engine import LocalEngine
-from hardsoft.engines.local.generated import Generated
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.packing import pack_linears
-from hardsoft.engines.local.plain import decode_plainly
+from hardsoft.engines.local.plain import Plain
+from hardsoft.engines.local.rows import Generated, Job
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.contextual import contextual_calibration
@@ -147,7 +147,7 @@ def plainly(name: str) -> tuple[list[str], dict[int, Generated]]:
     skills += ["x", "Care And Repair Of Very Long Historical Wooden Window Frames In Listed Buildings"]
     prompts = Encoder(tokenizer).encode(chats(skills, name))
     stop = tokenizer.eos_token_id
-    finished = decode_plainly(network, enumerate(prompts), 64, 60, lambda row: row.tokens[-1] == stop)
+    finished = Plain(network).write(enumerate(prompts), Job(64, 60, lambda row: row.tokens[-1] == stop))
     return skills, {one.row: one for some in finished for one in some}
 
 

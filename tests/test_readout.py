@@ -21,7 +21,7 @@ from hardsoft.core.labels import Label
 from hardsoft.core.readouts import ReadOut, read_readout, write_readout
 from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.local.engine import LocalEngine
-from hardsoft.engines.local.plain import decode_plainly, score_plainly
+from hardsoft.engines.local.plain import Plain
 from hardsoft.engines.local.readout import decoder_of, end_in
 from hardsoft.engines.local.states import last_states
 from hardsoft.engines.local.tokens import Encoder
@@ -123,7 +123,7 @@ def test_the_plain_path_and_a_quantised_model_score_alike(mine: Repository) -> N
         network, tokenizer = copy.deepcopy(model(method))
         end_in(network, readout)
         engine = LocalEngine(network, Encoder(tokenizer), 8, 4, scoring=True, reads_out=True)
-        engine._decode, engine._score = decode_plainly, score_plainly
+        engine._way = Plain(network)
         completions: dict[int, Completion] = {}
         engine.complete(chats(skills, "label_only"), completions.update)
         expected = by_hand(readout, skills)

@@ -74,7 +74,8 @@ def _decode_alike(decoder: Decoder, ahead: Lookahead, job: Job) -> Iterator[list
             launched.append((entering, decoder.enter(entering)))
             live |= entering
         elif live:
-            launched.append((dict(live), decoder.step(live)))
+            stepping = dict(live)  # as it is now: rows leave before this is read
+            launched.append((stepping, decoder.step(stepping)))
         else:
             left = 0
         finished = []
