@@ -19,8 +19,10 @@ from omegaconf import OmegaConf
 
 from benchmarks.lengths import study_length
 from hardsoft.config.compose import compose
+from hardsoft.config.engines import LocalEngineConfig
+from hardsoft.config.load import validate
 from hardsoft.config.machine import machine_on
-from hardsoft.config.schema import Config, LocalEngineConfig, validate
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.files import to_json
 from hardsoft.engines.base import Engine, OnResults

@@ -14,8 +14,9 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.classify import configuration
+from hardsoft.config.engines import LocalEngineConfig
 from hardsoft.config.machine import find_machine
-from hardsoft.config.schema import Config, LocalEngineConfig
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
 from hardsoft.core.labels import Label

@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hardsoft.config.load import load_config
 from hardsoft.config.machine import machine_on
-from hardsoft.config.schema import load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json
 from hardsoft.prompting.prompts import read_prompt

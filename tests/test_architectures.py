@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from hardsoft.config.schema import ModelConfig, QuantizationConfig
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
+from hardsoft.core.paths import NO_READOUT
 from hardsoft.engines.local.check import why_not
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.loading import load
@@ -170,8 +171,7 @@ def option(folder: Path) -> ModelConfig:
         chat_template={},
         dtype="float32",
         dep=str(folder),
-        readout=None,
-        readout_dep=str(folder),
+        readout=NO_READOUT,
     )
 
 

@@ -10,9 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from hardsoft.config.compose import compose
-from hardsoft.config.schema import ModelConfig, QuantizationConfig, load_config
+from hardsoft.config.load import load_config
+from hardsoft.config.schema import ModelConfig, QuantizationConfig
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
+from hardsoft.core.paths import NO_READOUT
 from hardsoft.core.tables import read_csv
 from hardsoft.engines.local.loading import check_checkpoint, load
 from hardsoft.judging.reference import read_reference
@@ -242,8 +244,7 @@ def test_a_checkpoint_with_broken_weights(folder: Path) -> None:
         chat_template={},
         dtype="float32",
         dep=str(checkpoint),
-        readout=None,
-        readout_dep=str(checkpoint),
+        readout=NO_READOUT,
     )
     with pytest.raises(InputError, match="models/tiny/checkpoint: cannot be loaded: "):
         load(model, QuantizationConfig(method="none", double_quant=False, dequantize=False), "cpu")

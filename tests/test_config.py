@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hardsoft.config import machine
 from hardsoft.config.compose import compose, configuration
-from hardsoft.config.schema import load_config
+from hardsoft.config.load import load_config
 from hardsoft.core.errors import InputError
 from tests.support.repositories import ROOT, Repository, whatever_holds
 

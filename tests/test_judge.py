@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardsoft.config.compose import compose, configuration
+from hardsoft.config.judges import LLMJudgeConfig, ModelPrice
+from hardsoft.config.load import load_config
 from hardsoft.config.preflight import check_judge
-from hardsoft.config.schema import Config, LLMJudgeConfig, ModelPrice, load_config
+from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 from hardsoft.judging.base import JudgeOutcome
 from hardsoft.judging.llm import LLMJudge, read_verdict

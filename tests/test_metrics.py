@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hardsoft.config.schema import PerLabelSampleConfig
+from hardsoft.config.samples import PerLabelSampleConfig
 from hardsoft.stages.metrics import note_small_labels
 from hardsoft.statistics.against_reference import reference_figures
 from hardsoft.statistics.intervals import wilson

@@ -21,8 +21,9 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 import hardsoft  # noqa: E402
 from hardsoft.config.compose import configuration  # noqa: E402
+from hardsoft.config.engines import RayEngineConfig  # noqa: E402
 from hardsoft.config.machine import machine_on  # noqa: E402
-from hardsoft.config.schema import Config, RayEngineConfig  # noqa: E402
+from hardsoft.config.schema import Config  # noqa: E402
 from hardsoft.core.chat import Chat, Completion  # noqa: E402
 from hardsoft.core.errors import InputError  # noqa: E402
 from hardsoft.engines.local.build import local_engine  # noqa: E402

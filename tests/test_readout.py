@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from hardsoft.config.load import load_config
 from hardsoft.config.machine import machine_on
-from hardsoft.config.schema import load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.labels import Label

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardsoft.config.schema import AllSampleConfig, FrozenSampleConfig, PerLabelSampleConfig
+from hardsoft.config.samples import AllSampleConfig, FrozenSampleConfig, PerLabelSampleConfig
 from hardsoft.stages.sample import draw, sizes
 from hardsoft.statistics.sampling import by_mention, inclusion, neyman, per_label
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from hardsoft.config.engines import ServerEngineConfig
+from hardsoft.config.load import load_config
 from hardsoft.config.preflight import read_key
-from hardsoft.config.schema import ServerEngineConfig, load_config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.fleet import Fleet

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardsoft.config.compose import configuration
+from hardsoft.config.load import load_config
 from hardsoft.config.machine import Machine, machine_on
-from hardsoft.config.schema import Config, load_config
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.stored import complete

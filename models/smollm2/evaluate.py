@@ -20,6 +20,7 @@ from hardsoft.config.schema import QuantizationConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ABILITIES, Label
+from hardsoft.core.paths import NO_READOUT
 from hardsoft.core.progress import Progress
 from hardsoft.core.runner import run
 from hardsoft.engines.local.engine import LocalEngine
@@ -189,8 +190,8 @@ def frozen_readout_labels(names: pl.DataFrame, kept_out: pl.DataFrame | None, sk
     config = configuration(
         "model=smollm2",
         "prompt=label_only",
-        *("model.name=models/smollm2/base", "model.dep=models/smollm2/base", "model.readout=null"),
-        "model.readout_dep=models/smollm2/base",
+        "model.name=models/smollm2/base",
+        f"model.readout={NO_READOUT}",
     )
     everything = [*names["skill"], *kept_out["skill"], *skills]
     labels = np.array([CODES[label] for label in [*names["label"], *kept_out["label"]]])

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from hardsoft.config.schema import load_config
+from hardsoft.config.load import load_config
 from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import read_text, write_outputs
@@ -73,9 +73,9 @@ def export(path: str, reference: str) -> None:
 
 
 def import_labels(path: str, reference: str) -> None:
-    if reference == paths.NO_REFERENCE:
+    if reference == paths.NO_LABELS:
         raise InputError(
-            f"data.reference is {paths.NO_REFERENCE}, which stays empty; copy it to data/reference/mine.csv, say, and name that"
+            f"data.reference is {paths.NO_LABELS}, which stays empty; copy it to data/reference/mine.csv, say, and name that"
         )
     table = read_csv(path)
     require_columns(table, path, ["skill", "label"], "expected skill,label,note, as `annotate export` writes it")

@@ -20,7 +20,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from hardsoft.config.schema import load_config
+from hardsoft.config.load import load_config
 from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.names import key

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hardsoft.config.engines import LocalEngineConfig
+from hardsoft.config.load import PARAMS, load_yaml, validate
 from hardsoft.config.machine import find_machine
-from hardsoft.config.schema import PARAMS, Config, LocalEngineConfig, load_yaml, validate
+from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ABILITIES, Label
@@ -236,9 +238,7 @@ def fit_readout(options: argparse.Namespace) -> None:
     write_readout(path, readout)
     write_outputs({f"{FOLDER}/{options.name}.json": to_json(found)})
     print(to_json(found), end="")
-    print(
-        f"{path}: label by it with `dvc exp run -S prompt={options.prompt} -S model.readout={path} -S model.readout_dep={path}`"
-    )
+    print(f"{path}: label by it with `dvc exp run -S prompt={options.prompt} -S model.readout={path}`")
 
 
 def main() -> None:

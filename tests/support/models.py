@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hardsoft.config.schema import ModelConfig, PromptConfig, QuantizationConfig
 from hardsoft.core.chat import Chat, Completion
+from hardsoft.core.paths import NO_READOUT
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.loading import load
 from hardsoft.engines.local.tokens import Encoder
@@ -24,8 +25,7 @@ MODEL = ModelConfig(
     chat_template={},
     dtype="float32",
     dep=CHECKPOINT,
-    readout=None,
-    readout_dep=CHECKPOINT,
+    readout=NO_READOUT,
 )
 
 Method = Literal["none", "nf4", "fp4", "int8"]

@@ -8,12 +8,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hardsoft.config.schema import PARAMS, UNREADABLE, Config, load_yaml, validate
+from hardsoft.config.load import PARAMS, UNREADABLE, brought_up_to_date, load_yaml, validate
+from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 
 
 def compose(overrides: list[str]) -> str:
-    """Compose conf/ with Hydra overrides into the text of params.yaml, through DVC's own Hydra support.
+    """Compose conf/ with Hydra overrides into the text of params.yaml; see `compose_and_tell`."""
+    return compose_and_tell(overrides)[0]
+
+
+def compose_and_tell(overrides: list[str]) -> tuple[str, list[str]]:
+    """The same, through DVC's own Hydra support, and what of it options say in the words of an older version.
 
     Raises:
         InputError: an unknown option, group or key, or values that `Config` rejects.
@@ -31,8 +37,9 @@ def compose(overrides: list[str]) -> str:
                 load_yaml(str(path))
             raise InputError(f"conf/: {problem}") from None
         text = params.read_text(encoding="utf-8")
-    validate(OmegaConf.to_container(OmegaConf.create(text)), "conf/")
-    return text
+    values, changed = brought_up_to_date(OmegaConf.to_container(OmegaConf.create(text)))
+    validate(values, "conf/")
+    return OmegaConf.to_yaml(OmegaConf.create(values)) if changed else text, changed
 
 
 def configuration(*overrides: str) -> Config:

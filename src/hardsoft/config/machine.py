@@ -10,7 +10,9 @@ from importlib.metadata import version
 import psutil
 import pynvml
 
-from hardsoft.config.schema import Config, EngineConfig, LocalEngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
+from hardsoft.config.engines import EngineConfig, LocalEngineConfig, ModelEngineConfig, RayEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config
+from hardsoft.core.paths import NO_READOUT
 
 ELSEWHERE = "elsewhere"
 LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -90,7 +92,7 @@ def find_device(engine: EngineConfig) -> str:
 def readout_of(config: Config) -> str | None:
     """The path of the read-out that labels, if one does: only a local engine's scores come from one."""
     used = config.prompt.mode == "label" and isinstance(config.engine, ModelEngineConfig)
-    return config.model.readout if used else None
+    return config.model.readout if used and config.model.readout != NO_READOUT else None
 
 
 def libraries_of(config: Config) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 import os
 
-from hardsoft.config.schema import Config, LocalEngineConfig, ModelEngineConfig, ServerEngineConfig, language_judges
+from hardsoft.config.engines import LocalEngineConfig, ModelEngineConfig, ServerEngineConfig
+from hardsoft.config.judges import language_judges
+from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 
 

@@ -1,8 +1,10 @@
 """Where the pipeline's files lie, from the repository's root. Knows neither what they hold nor what params.yaml names."""
 
 CODEBOOK = "docs/codebook.md"
-NO_REFERENCE = "data/reference/none.csv"
-"""Reference labels of which there are none."""
+NO_LABELS = "data/reference/none.csv"
+"""Labels of which there are none: as reference, and as a sample's baseline."""
+NO_READOUT = "models/readouts/none"
+"""An empty file: the labels' words speak for themselves."""
 
 SKILLS = "data/interim/skills.csv"
 COMPLETIONS = "data/interim/completions.jsonl"

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hardsoft.config.engines import ServerEngineConfig
 from hardsoft.config.machine import ELSEWHERE
-from hardsoft.config.schema import ServerEngineConfig
 from hardsoft.core.chat import Chat, Completion, Probabilities, opening, scored_completion
 from hardsoft.core.labels import Label
 from hardsoft.engines.base import OnResults

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import psutil
 
+from hardsoft.config.engines import LocalEngineConfig
 from hardsoft.config.machine import Machine
-from hardsoft.config.schema import Config, LocalEngineConfig
+from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 
 WINDOW = 1024

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from hardsoft.config.engines import RayEngineConfig, ServerEngineConfig
 from hardsoft.config.machine import Machine
 from hardsoft.config.preflight import read_key
-from hardsoft.config.schema import Config, PromptConfig, RayEngineConfig, ServerEngineConfig
+from hardsoft.config.schema import Config, PromptConfig
 from hardsoft.engines.base import Engine
 from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.pool import Pool

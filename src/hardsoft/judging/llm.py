@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hardsoft.config.schema import LLMJudgeConfig
+from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.core.chat import Chat, FinishReason
 from hardsoft.core.labels import Label
 from hardsoft.judging.base import JudgeOutcome, Verdict

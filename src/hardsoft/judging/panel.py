@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from hardsoft.config.schema import LLMJudgeConfig
+from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import Progress, note
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.judging.llm import LLMJudge, read_verdict
-from hardsoft.judging.plan import cost, plan
+from hardsoft.judging.plan import cost, plan, price_of
 from hardsoft.servers.batch import Batches, Results
 from hardsoft.servers.client import NO_KEY
 from hardsoft.servers.replies import Reply, Usage
@@ -72,10 +72,10 @@ class Panelist:
             [self._questions[row] for row in missing],
             len(self._questions) - len(missing),
             option.expected_output_tokens,
-            option.price(),
+            price_of(option),
             option.prices.batch_share if option.batch else 1.0,
         )
-        note(f"{self.name}: {planned}" + (f", by the prices of {option.prices.date}" if option.price() else ""))
+        note(f"{self.name}: {planned}" + (f", by the prices of {option.prices.date}" if price_of(option) else ""))
         if not missing or option.budget_usd is None:
             return
         if planned.price_usd is None:
@@ -100,7 +100,7 @@ class Panelist:
                 result.append((Verdict(None, JudgeOutcome.ERROR, self.errors.get(row, "")), Usage(), 0.0))
                 continue
             usage, share = Usage(**value["usage"]), self.option.prices.batch_share if value["batch"] else 1.0
-            price = cost(usage, self.option.price(), share)
+            price = cost(usage, price_of(self.option), share)
             result.append((read_verdict(value["text"], value["finish_reason"]), usage, price))
         return result
 

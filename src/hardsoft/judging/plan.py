@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hardsoft.config.schema import ModelPrice
+from hardsoft.config.judges import LLMJudgeConfig, ModelPrice
 from hardsoft.servers.replies import Usage
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -30,6 +30,12 @@ class Plan:
             f"{self.calls} calls to the judge ({self.stored} verdicts are stored), about {self.input_tokens:,} tokens in and "
             f"{self.output_tokens:,} out, {price}"
         )
+
+
+def price_of(judge: LLMJudgeConfig) -> ModelPrice | None:
+    """The price of a judge's model, if it is listed and the address is the provider's."""
+    listed = (price for price in judge.prices.models if price.model == judge.model)
+    return next(listed, None) if not judge.base_url else None
 
 
 def plan(questions: Sequence[str], stored: int, output_tokens: int, price: ModelPrice | None, share: float) -> Plan:

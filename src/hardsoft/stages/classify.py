@@ -5,7 +5,9 @@ import csv
 from collections.abc import Sequence
 from typing import Any
 
-from hardsoft.config.schema import Config, ServerEngineConfig, load_config
+from hardsoft.config.engines import ServerEngineConfig
+from hardsoft.config.load import load_config
+from hardsoft.config.schema import Config
 from hardsoft.core import paths
 from hardsoft.core.chat import Completion, Probabilities, answer_text, scored_completion
 from hardsoft.core.errors import InputError, check_error_share

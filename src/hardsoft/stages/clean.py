@@ -9,7 +9,7 @@ from typing import TextIO
 
 import polars as pl
 
-from hardsoft.config.schema import load_config
+from hardsoft.config.load import load_config
 from hardsoft.core import paths
 from hardsoft.core.files import to_json, writing
 from hardsoft.core.labels import Label, Outcome

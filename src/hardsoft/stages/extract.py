@@ -4,7 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from hardsoft.config.schema import DataConfig, load_config
+from hardsoft.config.load import load_config
+from hardsoft.config.schema import DataConfig
 from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from hardsoft.config.judges import LLMJudgeConfig, language_judges
+from hardsoft.config.load import load_config
 from hardsoft.config.preflight import check_judge, read_key
-from hardsoft.config.schema import LLMJudgeConfig, language_judges, load_config
 from hardsoft.core import paths
 from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs

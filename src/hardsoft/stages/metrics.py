@@ -5,14 +5,9 @@ from typing import Any
 
 import polars as pl
 
+from hardsoft.config.load import load_config
 from hardsoft.config.machine import readout_of
-from hardsoft.config.schema import (
-    AllSampleConfig,
-    ByMentionSampleConfig,
-    PerLabelSampleConfig,
-    SampleConfig,
-    load_config,
-)
+from hardsoft.config.samples import AllSampleConfig, ByMentionSampleConfig, PerLabelSampleConfig, SampleConfig
 from hardsoft.core import paths
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.labels import ABILITIES

@@ -11,7 +11,10 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
-from hardsoft.config.schema import Config, ModelEngineConfig, language_judges, load_config
+from hardsoft.config.engines import ModelEngineConfig
+from hardsoft.config.judges import language_judges
+from hardsoft.config.load import load_config
+from hardsoft.config.schema import Config
 from hardsoft.core import paths
 from hardsoft.core.files import file_hash, read_text, write_outputs
 from hardsoft.core.labels import ABILITIES, Outcome

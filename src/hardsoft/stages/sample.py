@@ -4,14 +4,8 @@ from collections import Counter
 
 import polars as pl
 
-from hardsoft.config.schema import (
-    AllSampleConfig,
-    ByMentionSampleConfig,
-    FrozenSampleConfig,
-    PerLabelSampleConfig,
-    SampleConfig,
-    load_config,
-)
+from hardsoft.config.load import load_config
+from hardsoft.config.samples import AllSampleConfig, ByMentionSampleConfig, FrozenSampleConfig, PerLabelSampleConfig, SampleConfig
 from hardsoft.core import paths
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import write_outputs
@@ -52,7 +46,7 @@ def sizes(labels: pl.DataFrame, option: PerLabelSampleConfig) -> dict[str, int]:
 
 def fractions(labels: pl.DataFrame, option: FrozenSampleConfig) -> pl.Series:
     """The fraction that each skill is drawn by: its baseline label's, or the common one."""
-    if option.baseline is None:
+    if option.baseline == paths.NO_LABELS:
         return pl.Series([option.fraction] * labels.height, dtype=pl.Float64)
     baseline = read_csv(option.baseline)
     require_columns(baseline, option.baseline, ["skill", "label"], "expected a labels.csv of an earlier run")

@@ -8,18 +8,11 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+from hardsoft.config.engines import LocalEngineConfig, RayEngineConfig, ServerEngineConfig
+from hardsoft.config.fields import Section
+from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.config.machine import Machine, libraries_of, readout_of
-from hardsoft.config.schema import (
-    Config,
-    LLMJudgeConfig,
-    LocalEngineConfig,
-    ModelConfig,
-    PromptConfig,
-    QuantizationConfig,
-    RayEngineConfig,
-    Section,
-    ServerEngineConfig,
-)
+from hardsoft.config.schema import Config, ModelConfig, PromptConfig, QuantizationConfig
 from hardsoft.core.files import file_hash
 from hardsoft.store.rows import Setting
 
@@ -39,7 +32,7 @@ COUNTS: dict[type[Section], set[str]] = {
 }
 """What is part of a setting. A field with a default is newer than the format: it enters where it differs from that."""
 HARMLESS: dict[type[Section], set[str]] = {
-    ModelConfig: {"gated", "parameters", "dep", "readout_dep"},
+    ModelConfig: {"gated", "parameters", "dep"},
     QuantizationConfig: set(),
     PromptConfig: {"template", "codebook", "dep", "system", "prefill", "contextual_calibration"},
     LocalEngineConfig: {"kind", "processes", "graphs", "max_error_share"},

@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from hardsoft.config.compose import compose
-from hardsoft.config.schema import load_yaml
+from hardsoft.config.load import load_yaml
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note
 from hardsoft.core.runner import run

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hardsoft.config.schema import load_yaml
+from hardsoft.config.load import load_yaml
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
 from hardsoft.core.paths import ACCURACY_METRICS

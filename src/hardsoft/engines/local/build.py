@@ -6,8 +6,9 @@ Imports torch and transformers only when it is called: who hands `local_engine` 
 import os
 from typing import TYPE_CHECKING
 
+from hardsoft.config.engines import ModelEngineConfig
 from hardsoft.config.machine import Machine, readout_of
-from hardsoft.config.schema import Config, ModelEngineConfig
+from hardsoft.config.schema import Config
 from hardsoft.core.readouts import NO_SKILL, prompt_hash, read_readout
 from hardsoft.engines.shares import WINDOW
 from hardsoft.prompting.prompts import read_prompt

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hardsoft.core.errors import InputError
+from hardsoft.core.paths import NO_READOUT
 from hardsoft.core.progress import note
 from hardsoft.core.readouts import ReadOut
 
@@ -19,7 +20,9 @@ def decoder_of(network: PreTrainedModel) -> Any:
     """
     decoder = network.get_decoder()
     if not isinstance(getattr(decoder, "layers", None), nn.ModuleList) or not hasattr(decoder, "norm"):
-        raise InputError(f"{type(network).__name__}: a read-out needs blocks named `layers` and a `norm`; set model.readout=null")
+        raise InputError(
+            f"{type(network).__name__}: a read-out needs blocks named `layers` and a `norm`; set model.readout={NO_READOUT}"
+        )
     return decoder
 
 
@@ -62,12 +65,12 @@ def check_fits(readout: ReadOut, path: str, network: PreTrainedModel, model: str
     if readout.width != config.hidden_size or readout.layer > config.num_hidden_layers:
         raise InputError(
             f"model.readout {path}: is for a model of width {readout.width} and {readout.layer} layers or more, and this one has "
-            f"{config.hidden_size} and {config.num_hidden_layers}; fit one for it, or set model.readout=null"
+            f"{config.hidden_size} and {config.num_hidden_layers}; fit one for it, or set model.readout={NO_READOUT}"
         )
     if readout.model != model:
         raise InputError(
             f"model.readout {path}: was fitted on {readout.model}, and the model is {model}; fit one for it, or set "
-            "model.readout=null"
+            f"model.readout={NO_READOUT}"
         )
     if readout.prompt != prompt:
         note(f"model.readout {path} was fitted with another prompt than this one; fit it anew for labels as good", once=True)

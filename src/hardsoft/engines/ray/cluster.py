@@ -17,7 +17,7 @@ from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import hardsoft
-from hardsoft.config.schema import RayEngineConfig
+from hardsoft.config.engines import RayEngineConfig
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.engines.shares import physical_cores
 

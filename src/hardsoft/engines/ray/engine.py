@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
+from hardsoft.config.engines import RayEngineConfig
 from hardsoft.config.machine import Machine, libraries_of, readout_of
-from hardsoft.config.schema import Config, RayEngineConfig
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.progress import note

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import ray
 
+from hardsoft.config.engines import RayEngineConfig
 from hardsoft.config.machine import Machine
-from hardsoft.config.schema import Config, RayEngineConfig
+from hardsoft.config.schema import Config
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.base import Engine
