@@ -17,7 +17,7 @@ OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv")
 
 
 def classify(repository: Repository, *options: str) -> dict[str, object]:
-    repository.done("python", "-m", "hardsoft.stages.classify", *options)
+    repository.staged("classify", *options)
     throughput: dict[str, object] = json.loads(repository.read("metrics/throughput.json"))
     return throughput
 
@@ -84,7 +84,7 @@ def test_two_runs_at_once_share_the_store(repository: Repository) -> None:
 def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repository: Repository) -> None:
     repository.configure("prompt=label_only")
     classify(repository)
-    repository.done("python", "-m", "hardsoft.stages.clean")
+    repository.staged("clean")
     header, rows = header_and_rows(repository, OUTPUTS[1])
     assert header == ["skill", "hard", "soft", "unknown"]
     labels = {row[0]: row[1] for row in header_and_rows(repository, "data/processed/labels.csv")[1]}

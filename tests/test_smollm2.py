@@ -211,6 +211,7 @@ def test_two_steps_of_training_leave_an_adapter_that_merges(tmp_path: Path) -> N
 def test_the_package_is_fetched_and_becomes_the_committed_bytes(fresh: Repository) -> None:
     for name in ("dvc.yaml", "dvc.lock"):
         shutil.copyfile(FOLDER / name, fresh.path / "models/smollm2" / name)
+    shutil.copytree(FOLDER / "adapter", fresh.path / "models/smollm2/adapter")
     fresh.done("dvc", "repro", "models/smollm2/dvc.yaml")
     assert fresh.read("models/smollm2/dvc.lock") == (FOLDER / "dvc.lock").read_text(encoding="utf-8")
 
