@@ -46,6 +46,7 @@ def test_a_killed_run_resumes_where_it_was(fresh: Repository, processes: int, at
     assert at <= kept < 120
     assert not (fresh.path / OUTPUTS[0]).exists()
 
+    fresh.configure("engine.processes=1", "engine.batch_size=16")  # however many began it
     resumed = classify(fresh)
     assert (resumed["skills"], resumed["stored"]) == (120, kept)
     rows = [json.loads(line) for line in fresh.read(OUTPUTS[0]).splitlines()]
