@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
 
-from tests.support.repositories import BUILT, CHECKPOINT, ROOT, Repository, Run, built_once, commit, free_port, small_export
+from tests.support.repositories import (
+    ADAPTER,
+    BUILT,
+    CHECKPOINT,
+    ROOT,
+    Repository,
+    Run,
+    built_once,
+    commit,
+    free_port,
+    small_export,
+)
 from tests.support.servers import JudgeHandler, serving
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those would be several times slower
@@ -27,7 +38,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def build(path: Path) -> None:
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
         for name in filter(None, listed.stdout.decode().split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock", BUILT)):
+            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock", ADAPTER, BUILT)):
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, path / name)
         repository = Repository(path)

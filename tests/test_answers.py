@@ -233,7 +233,7 @@ REPORTED = [
 
 
 @pytest.mark.parametrize(("completion", "expected"), REPORTED)
-def test_situations_that_were_reported(completion: str, expected: str) -> None:
+def test_answers_that_were_reported_as_misread_are_read_right(completion: str, expected: str) -> None:
     reading = read_answer(completion, "stop")
     assert expected in ((reading.label,) if expected in ("Hard", "Soft") else (reading.outcome,))
 

@@ -82,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (b"CANDIDATE_ID;Skill;Skill;Skill_Type\n", "1 columns have the name of another"),
     ],
 )
-def test_exports(folder: Path, content: bytes | None, message: str) -> None:
+def test_an_export_that_cannot_be_used_is_named_and_nothing_is_written(folder: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (folder / "data/raw/cv_skills.csv").write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -169,7 +169,7 @@ def test_no_message_tells_what_a_file_without_a_header_holds(folder: Path) -> No
         ("skill,label\nSales,Hard\nV-Ray,Hard\nsales ,Soft\n", "has two labels, Hard (line 2) and Soft (line 4); keep one"),
     ],
 )
-def test_reference_labels(folder: Path, content: str, message: str) -> None:
+def test_reference_labels_that_cannot_be_used_stop_the_judge(folder: Path, content: str, message: str) -> None:
     path = "data/reference/labels.csv"
     Path(path).write_text(content, encoding="utf-8")
     with pytest.raises(InputError) as error:
@@ -197,7 +197,7 @@ def test_the_same_label_twice_is_no_conflict(folder: Path) -> None:
         ("data.path", "/data/mine.csv", "lies outside the repository"),
     ],
 )
-def test_params(folder: Path, key: str, value: object, message: str) -> None:
+def test_a_value_that_params_cannot_have_is_named_with_its_key(folder: Path, key: str, value: object, message: str) -> None:
     params = OmegaConf.load("params.yaml")
     OmegaConf.update(params, key, value, force_add=True)
     OmegaConf.save(params, "params.yaml")

@@ -46,7 +46,7 @@ def test_it_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_summary_of_gpu(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_tells_of_nf4_and_dequantised_weights(tmp_path: Path) -> None:
     figures = run("gpu", tmp_path, *SMALL["gpu"])
     assert isinstance(figures, dict)
     assert set(figures) == {"notebook_ratio", "roofline_share", "label_per_second", "rows"}

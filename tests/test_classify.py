@@ -17,7 +17,7 @@ OUTPUTS = ("data/interim/completions.jsonl", "data/interim/probabilities.csv")
 
 
 def classify(repository: Repository, *options: str) -> dict[str, object]:
-    repository.done("python", "-m", "hardsoft.stages.classify", *options)
+    repository.staged("classify", *options)
     throughput: dict[str, object] = json.loads(repository.read("metrics/throughput.json"))
     return throughput
 
@@ -46,6 +46,7 @@ def test_a_killed_run_resumes_where_it_was(fresh: Repository, processes: int, at
     assert at <= kept < 120
     assert not (fresh.path / OUTPUTS[0]).exists()
 
+    fresh.configure("engine.processes=1", "engine.batch_size=16")  # however many began it
     resumed = classify(fresh)
     assert (resumed["skills"], resumed["stored"]) == (120, kept)
     rows = [json.loads(line) for line in fresh.read(OUTPUTS[0]).splitlines()]
@@ -84,7 +85,7 @@ def test_two_runs_at_once_share_the_store(repository: Repository) -> None:
 def test_label_mode_writes_three_probabilities_and_calibration_changes_them(repository: Repository) -> None:
     repository.configure("prompt=label_only")
     classify(repository)
-    repository.done("python", "-m", "hardsoft.stages.clean")
+    repository.staged("clean")
     header, rows = header_and_rows(repository, OUTPUTS[1])
     assert header == ["skill", "hard", "soft", "unknown"]
     labels = {row[0]: row[1] for row in header_and_rows(repository, "data/processed/labels.csv")[1]}

@@ -37,7 +37,7 @@ def test_labels_below_a_confidence_become_unknown(repository: Repository) -> Non
     doubted = set(table.filter(pl.max_horizontal("hard", "soft", "unknown") < threshold)["skill"])
     before = pl.read_csv(repository.path / "data/processed/labels.csv")
     repository.configure(f"clean.abstain_below={threshold}")
-    repository.done("python", "-m", "hardsoft.stages.clean")
+    repository.staged("clean")
     after = pl.read_csv(repository.path / "data/processed/labels.csv")
     assert doubted
     assert set(after.filter(pl.col("outcome") == "abstained")["skill"]) == doubted | set(

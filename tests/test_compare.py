@@ -59,7 +59,7 @@ def test_skills_with_other_verdicts_or_none_are_not_compared() -> None:
 
 
 @pytest.mark.slow
-def test_real_experiments(repository: Repository) -> None:
+def test_experiments_are_listed_and_compared_with_a_baseline(repository: Repository) -> None:
     repository.done(
         "dvc", "exp", "run", "-n", "one-word", "-S", "prompt=label_only", "-S", "sample=frozen", "-S", "sample.fraction=0.9"
     )

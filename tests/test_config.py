@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -106,13 +107,20 @@ def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) 
         ("Professional_Skill", "Fähigkeit", r"conf/data/mine\.yaml: line 7 is not UTF-8 \(byte 0xe4\)"),
     ],
 )
-def test_an_option_file_that_cannot_be_read_is_named_with_the_line(fresh: Repository, old: str, new: str, message: str) -> None:
-    text = fresh.read("conf/data/sample.yaml")
+def test_an_option_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    shutil.copytree("conf", tmp_path / "conf")
+    text = Path("conf/data/sample.yaml").read_text(encoding="utf-8")
     assert old in text
-    (fresh.path / "conf/data/mine.yaml").write_bytes(text.replace(old, new).encode("cp1252"))
+    (tmp_path / "conf/data/mine.yaml").write_bytes(text.replace(old, new).encode("cp1252"))
+    with contextlib.chdir(tmp_path), pytest.raises(InputError, match=message):
+        compose(["data=mine"])
+
+
+def test_an_option_file_that_cannot_be_read_is_one_line_and_exit_code_1(fresh: Repository) -> None:
+    (fresh.path / "conf/data/mine.yaml").write_bytes(fresh.read("conf/data/sample.yaml").replace(": ", ":\t[", 1).encode())
     run = fresh.run("python", "-m", "hardsoft.config", "data=mine")
     assert (run.code, run.output.count("\n")) == (1, 1), run.output
-    assert re.search(message, run.output), run.output
+    assert run.output.startswith("config: conf/data/mine.yaml: "), run.output
 
 
 @pytest.mark.parametrize(

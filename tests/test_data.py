@@ -6,6 +6,7 @@ from collections import Counter
 import polars as pl
 
 from hardsoft.core.names import name_key
+from hardsoft.readout import head_word
 from tests.support.repositories import ROOT
 
 
@@ -45,3 +46,18 @@ def test_the_mix_of_labels_and_the_variety_of_names() -> None:
     assert len(last) >= 500
     assert max(last.values()) <= 0.02 * len(words)
     assert max(first.values()) <= 0.02 * len(words)
+
+
+def test_no_name_of_the_lexicon_is_evaluated_and_none_is_there_twice() -> None:
+    lexicon = pl.read_csv(ROOT / "models/lexicon/lexicon.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
+    labelled = pl.read_csv(ROOT / "data/reference/labels.csv", infer_schema=False).select(key=name_key(pl.col("skill")))
+    assert lexicon["key"].is_duplicated().sum() == 0
+    assert lexicon.join(labelled, on="key").is_empty()
+
+
+def test_as_many_evaluated_skills_end_in_a_word_of_the_lexicon_as_the_card_says() -> None:
+    with open(ROOT / "models/lexicon/lexicon.csv", encoding="utf-8", newline="") as file:
+        heads = {head_word(row["skill"]) for row in csv.DictReader(file)}
+    overlap = sum(head_word(row["skill"]) in heads for row in reference())
+    card = (ROOT / "models/smollm2/README.md").read_text(encoding="utf-8")
+    assert f"{overlap} of the {len(reference())} evaluated skills end in a word in which some name of the lexicon ends" in card

@@ -200,7 +200,7 @@ def judge_metrics(repository: Repository) -> dict[str, Any]:
 def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     write_sample(repository, ["V-Ray", "Empathy", "refused"])
     stage(repository, server[0])
-    first = repository.done("python", "-m", "hardsoft.stages.judge")
+    first = repository.staged("judge")
     assert "3 calls to the judge (0 verdicts are stored)" in first.output
     metrics = judge_metrics(repository)
     assert metrics["outcomes"] | {"answered": 2, "refused": 1} == metrics["outcomes"]
@@ -209,11 +209,11 @@ def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[J
     verdicts = repository.read("data/processed/verdicts.jsonl")
 
     write_sample(repository, ["Tact", "V-Ray", "Empathy", "refused"])
-    second = repository.done("python", "-m", "hardsoft.stages.judge")
+    second = repository.staged("judge")
     assert "1 calls to the judge (3 verdicts are stored)" in second.output
     assert (judge_metrics(repository)["stored"], len(server[1].bodies)) == (3, 4)
     assert {*verdicts.splitlines()} < {*repository.read("data/processed/verdicts.jsonl").splitlines()}
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert len(server[1].bodies) == 4
 
 
@@ -223,7 +223,7 @@ def test_decisions_are_verdicts_whose_rationale_is_the_probabilities(
     url, handler = server
     write_sample(repository, ["Empathy", "V-Ray", "refused"])
     repository.configure("judge=decisions", f"judge.base_url={url}", "judge.budget_usd=null")
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     rows = {row["skill"]: row for row in map(json.loads, repository.read("data/processed/verdicts.jsonl").splitlines())}
     assert (rows["Empathy"]["verdict"], rows["Empathy"]["rationale"]) == ("Soft", "Hard 0.20, Soft 0.70, Unknown 0.10")
     assert rows["refused"]["outcome"] == "refused"
@@ -241,12 +241,12 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
         (["judge.model=x"], "lists no price of x"),
     ):
         repository.configure("judge=openai", *overrides)
-        run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+        run = repository.stage("judge", environment=environment)
         assert run.code == 1
         assert words in run.output.splitlines()[-1]
         assert not server[1].bodies
     repository.configure("judge=o3")
-    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    run = repository.stage("judge", environment=environment)
     assert run.code == 0, run.output
     assert "announces that o3 shuts down on 2026-12-11" in run.output
     assert "about $0." in run.output
@@ -280,7 +280,7 @@ def test_failed_verdicts_fail_the_stage_and_keep_the_others(
     assert "1 of 3 rows failed (InternalServerError" in run.output
     assert "the other 2 verdicts are stored" in run.output
     stage(repository, server[0], "judge.max_retries=0", "judge.max_error_share=0.5")
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert judge_metrics(repository)["outcomes"]["error"] == 1
     assert server[1].seen["V-Ray"] == 1
 
@@ -296,7 +296,7 @@ def test_a_batch_gives_the_same_verdicts_at_half_the_price(
     write_sample(repository, skills)
     environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
     repository.configure("judge=openai", *BATCH, f"judge.batch_endpoint={endpoint}")
-    run = repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    run = repository.stage("judge", environment=environment)
     assert run.code == 0, run.output
     assert "batch batch-0 has 5 questions" in run.output
     assert not server[1].bodies, "nothing is asked one by one"
@@ -311,7 +311,7 @@ def test_a_batch_gives_the_same_verdicts_at_half_the_price(
     form = line["body"]["text"]["format"] if endpoint == "/v1/responses" else line["body"]["response_format"]["json_schema"]
     assert form["strict"] is True
     repository.configure("judge=openai")
-    repository.run("python", "-m", "hardsoft.stages.judge", environment=environment)
+    repository.stage("judge", environment=environment)
     assert (len(server[1].batches), server[1].bodies) == (1, []), "the same verdicts count outside a batch"
 
 
@@ -329,7 +329,7 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
     run.wait()
     server[1].polls = 0
     write_sample(repository, ["V-Ray", "Empathy", "Tact", "New"])
-    second = repository.done("python", "-m", "hardsoft.stages.judge")
+    second = repository.staged("judge")
     assert "batch batch-0 is an earlier run's" in second.output
     assert "1 calls to the judge (3 verdicts are stored)" in second.output
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
@@ -339,16 +339,16 @@ def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[JudgeHandler
     skills = ["V-Ray", "broken 1", "Tact", "Zeal"]
     write_sample(repository, skills)
     stage(repository, server[0], *BATCH)
-    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    run = repository.stage("judge")
     assert run.code == 1
     assert "1 of 4 rows failed (server_error: internal)" in run.output
     server[1].fault = "expired"
     write_sample(repository, [f"Skill {number}" for number in range(6)])
-    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    run = repository.stage("judge")
     assert "3 of 6 rows failed (batch_expired" in run.output
     assert "the other 3 verdicts are stored" in run.output
     server[1].fault = ""
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert len(server[1].files["file-2"].splitlines()) == 3, "the rest only"
     assert all(server[1].seen[f"Skill {number}"] >= 1 for number in range(6))
 
@@ -362,7 +362,7 @@ def test_a_batch_that_the_provider_refuses_is_one_line(
     server[1].fault = fault
     write_sample(repository, ["V-Ray", "Empathy"])
     stage(repository, server[0], *BATCH)
-    run = repository.run("python", "-m", "hardsoft.stages.judge")
+    run = repository.stage("judge")
     assert run.code == 1
     assert words in run.output.splitlines()[-1]
 
@@ -384,7 +384,7 @@ def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[Judge
     for name in ("b", "c"):
         overrides += [f"judge.judges.{name}.base_url={server[0]}", f"judge.judges.{name}.model={name}"]
     repository.configure(*overrides, "judge.judges.b.repeats=2")
-    run = repository.done("python", "-m", "hardsoft.stages.judge")
+    run = repository.staged("judge")
     assert "b: 8 calls" in run.output
     assert "c: 4 calls" in run.output
     rows = [json.loads(line) for line in repository.read("data/processed/verdicts.jsonl").splitlines()]
@@ -395,11 +395,11 @@ def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[Judge
     assert agreement["flip_rate"] == {"b": 0.25 if first[0] != first[1] else 0.0, "c": None}
     assert 0 < agreement["krippendorff_alpha"] < 1
     assert 0 < agreement["fleiss_kappa"] < 1
-    repository.done("python", "-m", "hardsoft.stages.metrics")
+    repository.staged("metrics")
     accuracy = json.loads(repository.read("metrics/accuracy.json"))
     assert accuracy["sample"]["hard"]["n"] == 4
     before = len(server[1].bodies)
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert len(server[1].bodies) == before, "repeats are stored too"
 
 
@@ -407,19 +407,19 @@ def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[Judge
 def test_a_real_server_that_knows_no_schemas(served: str, repository: Repository) -> None:
     """The small model is no judge: what it says is an outcome of its row, paid once, whatever it is."""
     stage(repository, served, f"judge.model={CHECKPOINT}", "judge.max_completion_tokens=40", "judge.concurrency=1")
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     metrics = judge_metrics(repository)
     assert sum(metrics["outcomes"].values()) == metrics["skills"] > 0
     assert metrics["outcomes"]["error"] == 0
     assert metrics["usage"]["output_tokens"] > 0
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert judge_metrics(repository)["stored"] == metrics["skills"]
 
 
 def test_no_sample_is_no_fault(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     write_sample(repository, [])
     stage(repository, server[0])
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert (judge_metrics(repository)["skills"], server[1].bodies) == (0, [])
 
 
@@ -440,10 +440,10 @@ def test_a_judging_killed_at_random_moments_asks_for_the_rest_only(
             time.sleep(0.002)
         run.send_signal(signal.SIGKILL)
         run.wait()
-    repository.done("python", "-m", "hardsoft.stages.judge")
+    repository.staged("judge")
     assert all(server[1].seen[skill] >= 1 for skill in skills)
     asked_again = sum(count - 1 for count in server[1].seen.values())
     assert asked_again <= 4 * kills, "none is asked twice but those in flight at a kill"
     undisturbed = repository.read("data/processed/verdicts.jsonl")
-    repository.done("python", "-m", "hardsoft.stages.judge", "--no-store")
+    repository.staged("judge", "--no-store")
     assert repository.read("data/processed/verdicts.jsonl") == undisturbed

@@ -195,7 +195,7 @@ def test_the_studys_setting_stops_before_it_loads_anything(repository: Repositor
     assert failed.code != 0
     (line,) = [line for line in failed.output.splitlines() if line.startswith("classify: ")]
     assert all(name in line for name in ("a CUDA GPU", "HF_TOKEN", "OPENAI_API_KEY"))
-    some = repository.run("python", "-m", "hardsoft.stages.classify", environment={"HF_TOKEN": "x"})
+    some = repository.stage("classify", environment={"HF_TOKEN": "x"})
     assert (some.code, some.output.count("\n")) == (1, 1)
     assert "a CUDA GPU" in some.output
     assert "HF_TOKEN" not in some.output

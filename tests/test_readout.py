@@ -242,7 +242,7 @@ def test_a_read_out_for_another_model_or_of_another_kind_is_refused(mine: Reposi
         with pytest.raises(InputError, match="is no read-out; `python -m hardsoft"):
             read_readout(MINE)
     Path(MINE).unlink()
-    run = mine.run("python", "-m", "hardsoft.stages.classify")
+    run = mine.stage("classify")
     assert run.code == 1
     with pytest.raises(InputError, match=f"set model.readout_dep={MINE}, what model.readout says"):
         mine.configure(f"model.readout={MINE}")

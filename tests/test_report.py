@@ -83,7 +83,7 @@ def test_names_and_texts_are_shown_not_run(repository: Repository, browser: Brow
         {**json.loads(completions[0]), "skill": EVIL, "completion": f"</script>{EVIL}<img src=x onerror=alert(2)>"}
     )
     rewrite(repository, "data/interim/completions.jsonl", "\n".join([hostile, *completions[1:], ""]))
-    repository.done("python", "-m", "hardsoft.stages.report")
+    repository.staged("report")
     page, wrong = opened(repository, browser)
     page.get_by_label("Search names and reasoning").fill("alert(1)")
     assert page.locator("#count").inner_text() == "1 skills"
@@ -111,7 +111,7 @@ def test_ten_thousand_skills_open_and_filter_at_once(repository: Repository, bro
         "data/interim/probabilities.csv",
         "skill,hard,soft,unknown\n" + "".join(f"{name},0.9,0.1,0.0\n" for name in names),
     )
-    repository.done("python", "-m", "hardsoft.stages.report")
+    repository.staged("report")
     first = repository.read("data/processed/report.html")
     page, wrong = opened(repository, browser)
     assert page.locator("#count").inner_text() == "10,000 skills"
@@ -126,7 +126,7 @@ def test_ten_thousand_skills_open_and_filter_at_once(repository: Repository, bro
     assert re.fullmatch(r"\d+ skills", page.locator("#count").inner_text())
     assert wrong == []
     page.close()
-    repository.done("python", "-m", "hardsoft.stages.report")
+    repository.staged("report")
     assert repository.read("data/processed/report.html") == first
 
 
@@ -134,7 +134,7 @@ def test_ten_thousand_skills_open_and_filter_at_once(repository: Repository, bro
 def test_every_kind_of_sample_gives_figures_and_a_page(repository: Repository, sample: str) -> None:
     repository.configure(f"sample={sample}")
     for stage in ("sample", "judge", "metrics", "report"):
-        repository.done("python", "-m", f"hardsoft.stages.{stage}")
+        repository.staged(stage)
     accuracy = json.loads(repository.read("metrics/accuracy.json"))
     assert (accuracy["population"]["by_mention"]["accuracy"] is None) == (sample == "frozen")
     if sample == "all":

@@ -80,12 +80,12 @@ def test_what_a_real_server_refuses_is_one_clear_line(served: str, options: dict
 def test_the_whole_stage_against_a_real_server(served: str, repository: Repository) -> None:
     overrides = ["engine=server", f"engine.base_url={served}", "engine.prefill=false", "prompt=zero_shot"]
     repository.configure(*overrides)
-    repository.done("python", "-m", "hardsoft.stages.classify")
+    repository.staged("classify")
     rows = [json.loads(line) for line in repository.read("data/interim/completions.jsonl").splitlines()]
     assert {row["finish_reason"] for row in rows} == {"stop"}
     first = json.loads(repository.read("metrics/throughput.json"))
     assert (first["stored"], first["tokens"]) == (0, sum(row["tokens"] for row in rows))
-    repository.done("python", "-m", "hardsoft.stages.classify")
+    repository.staged("classify")
     assert json.loads(repository.read("metrics/throughput.json"))["stored"] == len(rows)
 
 
@@ -169,7 +169,7 @@ def test_a_key_with_a_line_end_gets_out_nowhere(faulty: tuple[str, type[FaultHan
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\n")
     repository.configure("engine=server", f"engine.base_url={faulty[0]}")
     environment = {"HARDSOFT_SERVER_KEY": f"k-planted-0001{end}", "OPENAI_API_KEY": "k-planted-0001-of-another"}
-    run = repository.run("python", "-m", "hardsoft.stages.classify", environment=environment)
+    run = repository.stage("classify", environment=environment)
     if end.strip():
         assert (run.code, run.output.count("\n")) == (1, 1)
         assert "HARDSOFT_SERVER_KEY contains" in run.output
@@ -333,22 +333,22 @@ def test_rows_that_fail_are_errors_of_the_stage_and_asked_again(
     repository.write("data/interim/skills.csv", skills)
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.max_retries=1", "engine.concurrency=1"]
     repository.configure(*overrides)
-    run = repository.run("python", "-m", "hardsoft.stages.classify")
+    run = repository.stage("classify")
     assert run.code == 1
     assert "1 of 3 rows failed (InternalServerError: HTTP 500" in run.output
     assert "engine.max_error_share: 0 lets pass; the other 2 are stored, and `dvc repro` goes on with the rest" in run.output
     assert not (repository.path / "data/interim/completions.jsonl").read_text(encoding="utf-8").startswith('{"skill": "broken')
     repository.configure(*overrides, "engine.max_error_share=0.5")
-    run = repository.done("python", "-m", "hardsoft.stages.classify")
+    run = repository.staged("classify")
     assert "note: 1 of 3 rows failed (InternalServerError: HTTP 500" in run.output
-    repository.done("python", "-m", "hardsoft.stages.clean")
+    repository.staged("clean")
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["error"] == 1
     assert "broken x6,Unknown,error,1" in repository.read("data/processed/labels.csv")
     asked = len(faulty[1].bodies)
-    repository.done("python", "-m", "hardsoft.stages.classify")
+    repository.staged("classify")
     assert [body["messages"][1]["content"].rpartition("Skill: ")[2] for body in faulty[1].bodies[asked:]] == ["broken x6"] * 2
-    repository.done("python", "-m", "hardsoft.stages.classify")
-    repository.done("python", "-m", "hardsoft.stages.clean")
+    repository.staged("classify")
+    repository.staged("clean")
     assert json.loads(repository.read("metrics/labels.json"))["outcomes"]["error"] == 0
 
 
@@ -356,11 +356,11 @@ def test_a_run_that_a_server_ends_keeps_its_rows(faulty: tuple[str, type[FaultHa
     repository.write("data/interim/skills.csv", "skill,mentions\ngood,1\nkey x1,1\nother,1\n")
     overrides = ["engine=server", f"engine.base_url={faulty[0]}", "engine.concurrency=1"]
     repository.configure(*overrides)
-    run = repository.run("python", "-m", "hardsoft.stages.classify")
+    run = repository.stage("classify")
     assert run.code == 1
     (line,) = [line for line in run.output.splitlines() if line.startswith("classify: http")]
     assert "HTTP 401" in line
     assert "Traceback" not in run.output
-    repository.done("python", "-m", "hardsoft.stages.classify")
+    repository.staged("classify")
     assert faulty[1].seen["good"] == 1
     assert faulty[1].seen["key"] == 2

@@ -81,8 +81,8 @@ def test_each_combination_is_an_experiment(repository: Repository) -> None:
     assert "there is an experiment try-" in again.output
 
 
-def test_globs_ranges_and_presets_are_swept(fresh: Repository) -> None:
-    with contextlib.chdir(fresh.path):
+def test_globs_ranges_and_presets_are_swept(template: Path) -> None:
+    with contextlib.chdir(template):
         prompts = [one[0] for one in planned(["prompt=glob(*)"])]
         assert prompts == [f"prompt={name}" for name in ("codebook", "cot", "label_only", "study", "zero_shot")]
         assert planned(["sample.per_label=range(2,4)", "prompt=choice(cot,study)"]) == [
@@ -110,8 +110,8 @@ def test_names_tell_what_differs() -> None:
         (["hydra/sweeper=optuna", "prompt=cot,typo"], "typo"),
     ],
 )
-def test_what_cannot_run_is_said_before_the_first_job(fresh: Repository, overrides: list[str], message: str) -> None:
-    with contextlib.chdir(fresh.path), pytest.raises(InputError) as raised:
+def test_what_cannot_run_is_said_before_the_first_job(template: Path, overrides: list[str], message: str) -> None:
+    with contextlib.chdir(template), pytest.raises(InputError) as raised:
         check(overrides)
     assert message in str(raised.value)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import os
 import re
 import socket
@@ -10,20 +11,27 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
 
+from hardsoft.core.runner import run
 from hardsoft.store.rows import default_path
 
 ROOT = Path(__file__).parents[2]
 
 CHECKPOINT = "models/tiny/checkpoint"
 
+ADAPTER = "models/smollm2/adapter/"
+"""Half of the working tree's bytes, of use to none but the pipeline that builds smollm2."""
 BUILT = "models/smollm2/dvc."
 """The pipeline that builds smollm2: a repository that lacks what it builds cannot `dvc checkout` all."""
 
+SECRETS = ("HF_TOKEN", "OPENAI_API_KEY")
+"""Variables of whoever runs the tests that no test sees."""
 SKILLS = 24
 """Distinct professional skills in the small export."""
 
@@ -49,7 +57,7 @@ class Repository:
 
     def run(self, *command: str, environment: dict[str, str] | None = None) -> Run:
         """Run a command in the repository with this interpreter's `dvc` and `python`."""
-        inherited = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "OPENAI_API_KEY", "PYTHONPATH")}
+        inherited = {key: value for key, value in os.environ.items() if key not in (*SECRETS, "PYTHONPATH")}
         paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
         finished = subprocess.run(
             command,
@@ -65,6 +73,35 @@ class Repository:
     def done(self, *command: str) -> Run:
         """Run a command that must succeed."""
         run = self.run(*command)
+        assert run.code == 0, run.output
+        return run
+
+    def stage(self, name: str, *options: str, environment: dict[str, str] | None = None) -> Run:
+        """Run a stage as its process would, but in this one: the repository's own source must be as it was copied."""
+        main = import_module(f"hardsoft.stages.{name}").main
+        output = io.StringIO()
+        code = 0
+        with (
+            contextlib.chdir(self.path),
+            patch.dict(os.environ),
+            patch.object(sys, "argv", [name, *options]),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+        ):
+            for secret in SECRETS:
+                os.environ.pop(secret, None)
+            os.environ |= environment or {}
+            try:
+                run(name, main)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+                if isinstance(end.code, str):  # as Python itself prints it
+                    print(end.code, file=output)
+        return Run(code, output.getvalue())
+
+    def staged(self, name: str, *options: str) -> Run:
+        """Run a stage that must succeed in this process."""
+        run = self.stage(name, *options)
         assert run.code == 0, run.output
         return run
 

@@ -290,7 +290,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, Thread
     """A server and its base URL; it ends with the context."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{http.server_port}/v1", http
     http.shutdown()
     http.server_close()
