@@ -13,20 +13,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardsoft.config.compose import configuration
+from hardsoft.config.engines import EngineConfig
+from hardsoft.config.fields import Section
+from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.config.load import load_config
-from hardsoft.config.machine import Machine, machine_on
-from hardsoft.config.schema import Config
+from hardsoft.config.machine import Machine, guess_machine, machine_on
+from hardsoft.config.schema import Config, ModelConfig, PromptConfig, QuantizationConfig
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.stored import complete
 from hardsoft.prompting.prompts import read_prompt
-from hardsoft.store.key import completion_setting
+from hardsoft.store.key import COUNTS, HARMLESS, completion_setting, verdict_setting
 from hardsoft.store.lookup import StoredRows
 from hardsoft.store.rows import Store, Value, canonical, default_path, make_keys
 from tests.support.repositories import ROOT
@@ -311,27 +315,113 @@ def changed(config: Config, **sections: dict[str, object]) -> Config:
     return config.model_copy(update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()})
 
 
-def test_whatever_can_change_a_completion_is_part_of_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("section", COUNTS, ids=lambda section: section.__name__)
+def test_every_field_that_can_reach_a_row_either_counts_or_is_harmless(section: type[Section]) -> None:
+    """A new one must be put into one of the two sets beside `completion_setting`."""
+    assert set(section.model_fields) == COUNTS[section] | HARMLESS[section]
+    assert not COUNTS[section] & HARMLESS[section]
+
+
+def test_every_section_that_can_reach_a_row_is_looked_at() -> None:
+    of_a_row = {ModelConfig, QuantizationConfig, PromptConfig, *get_args(get_args(EngineConfig)[0]), LLMJudgeConfig}
+    assert set(COUNTS) == set(HARMLESS) == of_a_row
+
+
+# Another value of each field that counts; a device and a batch size count by what they mean on a machine.
+HALF = ["model=tiny", "prompt=label_only", "model.dtype=bfloat16"]
+OTHERS: dict[str, tuple[list[str], dict[str, object]]] = {
+    "model": (
+        HALF,
+        {
+            "source": "hub",
+            "name": "models/tiny",
+            "revision": None,  # of a folder there is none
+            "chat_template": {"date_string": "today"},
+            "dtype": "float16",
+            "readout": "models/readouts/smollm2.safetensors",
+        },
+    ),
+    "quantization": ([*HALF, "quantization=nf4"], {"method": "fp4", "double_quant": False, "dequantize": False}),
+    "prompt": (HALF, {"mode": "reason", "max_new_tokens": 5}),
+    "engine": (HALF, {"batch_size": 7, "device": "cuda"}),
+}
+SERVED: dict[str, object] = {
+    "base_url": "http://other/v1",
+    "model": "other",
+    "identity": "other",
+    "endpoint": "decisions",
+    "parameters": {"repetition_penalty": 1.0},
+    "prefill": False,
+}
+
+
+def completion_settings(config: Config) -> str:
+    return json.dumps(completion_setting(config, guess_machine(config)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "field", "other"),
+    [
+        *(
+            (overrides, section, field, other)
+            for section, (overrides, others) in OTHERS.items()
+            for field, other in others.items()
+        ),
+        *((["model=tiny", "prompt=label_only", "engine=server"], "engine", field, other) for field, other in SERVED.items()),
+        (["model=tiny", "engine=ray", "engine.batch_size=8"], "engine", "num_gpus", 1.0),
+        ([*HALF, "engine=ray"], "engine", "batch_size", 7),
+    ],
+)
+def test_whatever_counts_is_part_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch, overrides: list[str], section: str, field: str, other: object
+) -> None:
     monkeypatch.chdir(ROOT)
-    config = load_config()
-    usual = json.dumps(completion_setting(config, machine_on(config, "cpu")))
-    half = changed(config, model={"dtype": "bfloat16"})
-    others = [
-        half,
-        changed(half, engine={"batch_size": 8}),
-        changed(config, quantization={"method": "nf4"}),
-        changed(config, quantization={"method": "nf4", "dequantize": True}),
-        changed(config, prompt={"max_new_tokens": 5}),
-        changed(config, prompt={"mode": "label"}),
-        changed(config, model={"source": "hub", "name": "org/model", "revision": "a" * 40}),
-        changed(config, model={"source": "hub", "name": "org/model", "revision": "b" * 40}),
-    ]
-    settings_of_all = [json.dumps(completion_setting(one, machine_on(one, "cpu"))) for one in others]
-    settings_of_all.append(json.dumps(completion_setting(config, machine_on(config, "cuda"))))
-    assert len({usual, *settings_of_all}) == len(others) + 2
-    # What cannot change fp32 text, or is part of the question, is not.
-    for same in (changed(config, engine={"batch_size": 8, "processes": 2}), changed(config, prompt={"prefill": "x"})):
-        assert json.dumps(completion_setting(same, machine_on(same, "cpu"))) == usual
+    config = configuration(*overrides)
+    assert field in COUNTS[type(getattr(config, section))]
+    same = completion_settings(changed(config, **{section: {field: other}})) == completion_settings(config)
+    assert same == (field == "revision"), "a folder's files count, not what somebody calls their version"
+
+
+def test_the_commit_of_a_hub_model_is_part_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = configuration("model=qwen_3_8b")
+    assert completion_settings(changed(config, model={"revision": "b" * 40})) != completion_settings(config)
+
+
+def test_what_is_harmless_is_no_part_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = configuration("model=tiny")
+    harmless: dict[str, dict[str, object]] = {
+        "model": {"gated": True, "dep": "x"},
+        "prompt": {"template": "x", "codebook": True, "dep": "x", "system": "x", "prefill": "x", "contextual_calibration": True},
+        "engine": {"processes": 2, "graphs": False, "max_error_share": 0.5, "batch_size": 8},
+    }
+    assert completion_settings(changed(config, **harmless)) == completion_settings(config), "batches change nothing in fp32"
+    asked: dict[str, object] = {"api_key_env": "X", "concurrency": 3, "timeout_s": 1.0, "max_retries": 1, "max_error_share": 0.5}
+    served = configuration("model=tiny", "engine=server")
+    assert completion_settings(changed(served, engine=asked)) == completion_settings(served)
+    judge = configuration("judge=openai").judge
+    assert isinstance(judge, LLMJudgeConfig)
+    cheaper = {"repeats": 3, "batch": True, "blind": False, "budget_usd": None, "batch_poll_s": 1.0, "expected_output_tokens": 1}
+    assert verdict_setting(judge.model_copy(update=asked | cheaper)) == verdict_setting(judge)
+    for field in COUNTS[LLMJudgeConfig]:
+        assert verdict_setting(judge.model_copy(update={field: 5})) != verdict_setting(judge)
+
+
+def test_a_new_field_enters_where_it_differs_from_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rows stored before it keep their keys."""
+
+    class Newer(ModelConfig):
+        letters: str = "none"
+
+    monkeypatch.chdir(ROOT)
+    counts: dict[type[Section], set[str]] = {**COUNTS, Newer: COUNTS[ModelConfig] | {"letters"}}
+    monkeypatch.setattr("hardsoft.store.key.COUNTS", counts)
+    config = configuration("model=tiny")
+    before = Newer(**config.model.model_dump())
+    assert completion_settings(config.model_copy(update={"model": before})) == completion_settings(config)
+    after = before.model_copy(update={"letters": "models/letters"})
+    assert completion_setting(config.model_copy(update={"model": after}), guess_machine(config))["letters"] == "models/letters"
 
 
 def test_another_model_file_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,10 +120,6 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
 
 def _newer(section: Section) -> Setting:
     """The fields of a section that count and have a default, where they differ from it, so that stored rows keep their keys."""
-    fields = {name: field for name, field in type(section).model_fields.items() if name in COUNTS[type(section)]}
-    dumped = section.model_dump(mode="json", include=set(fields))
-    return {
-        name: dumped[name]
-        for name, field in fields.items()
-        if not field.is_required() and getattr(section, name) != field.get_default(call_default_factory=True)
-    }
+    newer = {name: field for name, field in type(section).model_fields.items() if not field.is_required()}
+    differing = {name for name in COUNTS[type(section)] & set(newer) if getattr(section, name) != newer[name].get_default()}
+    return section.model_dump(mode="json", include=differing)
