@@ -13,6 +13,7 @@ from hardsoft.config import machine
 from hardsoft.config.compose import compose, configuration
 from hardsoft.config.load import load_config
 from hardsoft.core.errors import InputError
+from hardsoft.core.paths import NO_LABELS, NO_READOUT
 from tests.support.repositories import ROOT, Repository, whatever_holds
 
 
@@ -72,11 +73,7 @@ def test_the_studys_setting(tmp_path: Path) -> None:
             "model.dep=conf/model/tiny.yaml",
             "model.name and model.dep are the same path; set model.dep=models/smollm2/checkpoint",
         ),
-        (
-            "model.name=models/mine",
-            "of a checkpoint folder, model.name and model.dep are the same path; set model.dep=models/mine",
-        ),
-        ("model.readout=null", "set model.readout_dep=models/smollm2/checkpoint, what model.readout says"),
+        ("sample.baseline=data/reference/labels.csv", "sample: baseline is for sample=frozen"),
         ("model.dep=../mine", "model.dep: leaves the repository by a relative path"),
         ("engine.processes=0", "engine.processes: Input should be greater than 0"),
         ("data.path=../mine.csv", "copy the file under data/raw/ and `dvc add` it"),
@@ -89,11 +86,54 @@ def test_what_does_not_fit_is_named(override: str, message: str) -> None:
     assert message in " ".join(str(error.value).split())
 
 
-@pytest.mark.parametrize(
-    "overrides", [["model.name=models/mine/", "model.dep=models/mine"], ["model.name=/x/y", "model.dep=/x/y/"]]
-)
+@pytest.mark.parametrize("overrides", [["model.name=models/mine/"], ["model.name=/x/y"], ["model.name=/x/y", "model.dep=/x/y/"]])
 def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) -> None:
-    compose(overrides)
+    assert (
+        configuration(*overrides).model.dep == configuration(*overrides).model.name == overrides[0].partition("=")[2].rstrip("/")
+    )
+
+
+def test_a_read_out_and_a_baseline_are_a_key_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configuration("model.readout=models/readouts/x").model.readout == "models/readouts/x"
+    assert configuration("model=tiny").model.readout == NO_READOUT
+    frozen = configuration("sample=frozen", "sample.baseline=data/reference/labels.csv").sample
+    assert frozen.baseline == frozen.dep == "data/reference/labels.csv"
+    assert configuration("sample=frozen").sample.dep == configuration().sample.dep == NO_LABELS
+
+
+def test_parameters_and_options_of_before_still_do(fresh: Repository) -> None:
+    """As DVC reads them, before any of our code: those of the version that had a second key for each dependency."""
+    fresh.write("params.yaml", (ROOT / "tests/params_of_the_first_cut.yaml").read_text(encoding="utf-8"))
+    assert "model.readout_dep" in fresh.run("python", "-m", "hardsoft.config", "--check").output
+    assert "sample:" in fresh.done("dvc", "status").output
+    own = fresh.read("conf/model/tiny.yaml").replace("${.name}", "models/tiny/checkpoint")
+    fresh.write("conf/model/mine.yaml", f"{own}readout_dep: ${{.dep}}\n")
+    fresh.write("conf/sample/mine.yaml", fresh.read("conf/sample/per_label.yaml") + "dep: data/processed/labels.csv\n")
+    fresh.done("dvc", "exp", "run", "-S", "model=mine", "-S", "sample=mine")
+    assert "readout_dep: models/tiny/checkpoint" in fresh.read("params.yaml")
+    run = fresh.done("python", "-m", "hardsoft.config", "model=mine", "sample=mine")
+    assert run.output == "note: params.yaml: model.readout_dep is no more\n"
+    assert fresh.done("dvc", "repro").ran == ["classify", "report"], "they track the whole section"
+
+
+def test_null_where_dvc_needs_a_file_is_named_with_its_option(fresh: Repository) -> None:
+    own = fresh.read("conf/model/tiny.yaml")
+    fresh.write("conf/model/mine.yaml", f"{own}readout: null\n")
+    fresh.write(
+        "conf/sample/mine.yaml", fresh.read("conf/sample/frozen.yaml").replace(f"baseline: {NO_LABELS}", "baseline: null")
+    )
+    check = fresh.run("python", "-m", "hardsoft.config", "--check")
+    assert (check.code, check.output) == (
+        1,
+        f"config: conf/model/mine.yaml: readout is null; write {NO_READOUT}, or leave it out; "
+        f"conf/sample/mine.yaml: baseline is null; write {NO_LABELS}, or leave it out\n",
+    )
+    run = fresh.done("python", "-m", "hardsoft.config", "model=mine", "sample=mine")
+    assert run.output.count("\n") == 1
+    assert f"model.readout: null is {NO_READOUT} now; sample.baseline: null is {NO_LABELS} now; sample.dep: null is" in run.output
+    fresh.done("dvc", "status")
+    fresh.write("conf/model/mine.yaml", f"{own}readout: {NO_READOUT}\n")
+    fresh.done("dvc", "exp", "run", "-S", "model=mine")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardsoft.config.compose import compose, configuration
-from hardsoft.config.judges import LLMJudgeConfig, ModelPrice
+from hardsoft.config.judges import LLMJudgeConfig, ModelPrice, language_judges
 from hardsoft.config.load import load_config
 from hardsoft.config.preflight import check_judge
 from hardsoft.config.schema import Config
@@ -168,8 +168,8 @@ def test_no_or_an_impossible_key_is_one_clear_error(key: str | None, message: st
     if key:
         monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(InputError, match=message):
-        check_judge(config("judge=o3"))
-    check_judge(load_config())
+        check_judge(language_judges(config("judge=o3").judge))
+    check_judge(language_judges(load_config().judge))
 
 
 def test_an_address_with_a_password_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +215,20 @@ def test_verdicts_are_paid_once_and_their_cost_is_told(server: tuple[str, type[J
     assert {*verdicts.splitlines()} < {*repository.read("data/processed/verdicts.jsonl").splitlines()}
     repository.staged("judge")
     assert len(server[1].bodies) == 4
+
+
+def test_a_key_is_asked_for_only_where_a_verdict_is_missing(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    repository.configure("judge=openai", "judge.budget_usd=null")
+    address, keyed = {"OPENAI_BASE_URL": server[0]}, {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
+    write_sample(repository, ["V-Ray"])
+    assert repository.stage("judge", environment=keyed).code == 0
+    assert repository.stage("judge", environment=address).code == 0
+    assert (judge_metrics(repository)["stored"], len(server[1].bodies)) == (1, 1)
+    write_sample(repository, ["V-Ray", "Tact"])
+    run = repository.stage("judge", environment=address)
+    assert (run.code, run.output.splitlines()[-1].partition(" in ")[0]) == (1, "judge: missing: OPENAI_API_KEY")
 
 
 def test_decisions_are_verdicts_whose_rationale_is_the_probabilities(

@@ -67,7 +67,7 @@ def mine(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repos
     shutil.copytree(fitted, tmp_path / "repository")
     monkeypatch.chdir(tmp_path / "repository")
     repository = Repository(tmp_path / "repository")
-    repository.configure("prompt=label_only", f"model.readout={MINE}", f"model.readout_dep={MINE}")
+    repository.configure("prompt=label_only", f"model.readout={MINE}")
     return repository
 
 
@@ -152,7 +152,7 @@ def test_the_store_tells_read_outs_apart_where_they_label_and_only_there(mine: R
     write_readout(MINE, replace(read_readout(MINE), temperature=2.0))
     settings.append(completion_setting(load_config(), machine_on(load_config(), "cpu")))
     assert settings[0] != settings[1]
-    mine.configure(f"model.readout={MINE}", f"model.readout_dep={MINE}")
+    mine.configure(f"model.readout={MINE}")
     reasoned = completion_setting(load_config(), machine_on(load_config(), "cpu"))
     mine.configure()
     assert reasoned == completion_setting(load_config(), machine_on(load_config(), "cpu"))
@@ -172,7 +172,7 @@ def test_an_experiment_labels_by_it_and_metrics_say_what_it_was_fitted_on(mine: 
     assert read_readout(MINE).layer <= 3
     assert not np.array_equal(before.weights, read_readout(MINE).weights)
 
-    options = ("prompt=label_only", f"model.readout={MINE}", f"model.readout_dep={MINE}")
+    options = ("prompt=label_only", f"model.readout={MINE}")
     mine.done("git", "add", "-A")
     mine.done("dvc", "exp", "run", *(word for option in options for word in ("-S", option)))
     accuracy = json.loads(mine.read("metrics/accuracy.json"))
@@ -244,8 +244,6 @@ def test_a_read_out_for_another_model_or_of_another_kind_is_refused(mine: Reposi
     Path(MINE).unlink()
     run = mine.stage("classify")
     assert run.code == 1
-    with pytest.raises(InputError, match=f"set model.readout_dep={MINE}, what model.readout says"):
-        mine.configure(f"model.readout={MINE}")
 
 
 def test_another_prompt_than_the_read_outs_is_noted(mine: Repository, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_no_label_to_sample_gives_an_empty_table() -> None:
 
 
 def frozen(**options: object) -> FrozenSampleConfig:
-    usual = {"kind": "frozen", "fraction": 0.2, "baseline": None, "fractions": {}, "seed": 42, "dep": "data/processed/labels.csv"}
+    usual = {"kind": "frozen", "fraction": 0.2, "fractions": {}, "seed": 42, "dep": "data/reference/none.csv"}
     return FrozenSampleConfig.model_validate({**usual, **options})
 
 

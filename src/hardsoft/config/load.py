@@ -21,7 +21,7 @@ UNREADABLE = (ValueError, KeyError, AttributeError, AssertionError, RecursionErr
 """What YAML's and OmegaConf's readers raise, beside their own errors, at files that hold something else."""
 REMOVED = (("model", "readout_dep"),)
 """Keys of older options."""
-EMPTY_FILES = {("model", "readout"): NO_READOUT, ("sample", "baseline"): NO_LABELS}
+EMPTY_FILES = {("model", "readout"): NO_READOUT, ("sample", "baseline"): NO_LABELS, ("sample", "dep"): NO_LABELS}
 """What is written where older options say null: a stage's dependency cannot be null."""
 
 

@@ -1,9 +1,10 @@
 """What a run needs beside its files: keys and a GPU. Named before anything is loaded or paid; knows no engine and no judge."""
 
 import os
+from collections.abc import Mapping
 
 from hardsoft.config.engines import LocalEngineConfig, ModelEngineConfig, ServerEngineConfig
-from hardsoft.config.judges import language_judges
+from hardsoft.config.judges import LLMJudgeConfig, language_judges
 from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
 
@@ -17,12 +18,12 @@ def check_classify(config: Config) -> None:
         missing.append("a CUDA GPU (engine.device is cuda)")
     if isinstance(config.engine, ModelEngineConfig) and config.model.gated and not _hub_token():
         missing.append(f"HF_TOKEN in the environment, or `hf auth login` ({config.model.name} is gated)")
-    _raise(missing + _judges_keys(config))
+    _raise(missing + _judges_keys(language_judges(config.judge)))
 
 
-def check_judge(config: Config) -> None:
-    """Raise InputError naming the key that the judge lacks."""
-    _raise(_judges_keys(config))
+def check_judge(judges: Mapping[str, LLMJudgeConfig]) -> None:
+    """Raise InputError naming the keys that judges lack."""
+    _raise(_judges_keys(judges))
 
 
 def read_key(variable: str) -> str:
@@ -37,10 +38,10 @@ def read_key(variable: str) -> str:
     return key
 
 
-def _judges_keys(config: Config) -> list[str]:
+def _judges_keys(judges: Mapping[str, LLMJudgeConfig]) -> list[str]:
     return [
         f"{judge.api_key_env} in the environment (the judge is {judge.model})"
-        for judge in language_judges(config.judge).values()
+        for judge in judges.values()
         if not read_key(judge.api_key_env) and judge.base_url is None
     ]
 

@@ -44,6 +44,11 @@ class FrozenSampleConfig(SampleSection):
     """Of the skills with each of the baseline's labels; `fraction` where one is left out."""
     seed: int
 
+    @property
+    def variant(self) -> str | None:
+        """The baseline, if there is one."""
+        return None if self.baseline == NO_LABELS else self.baseline
+
 
 class AllSampleConfig(SampleSection):
     kind: Literal["all"]

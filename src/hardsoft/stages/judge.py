@@ -49,6 +49,7 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
 
     panel = convene()
     if any(judge.missing for judge in panel):
+        check_judge(judges)
         with store.alone("verdicts") as waited:  # experiments side by side would pay twice for the skills that they share
             panel = convene() if waited else panel
             for judge in panel:
@@ -89,7 +90,6 @@ def main() -> None:
     parser.add_argument("--no-store", action="store_true", help="neither read nor write the row store: ask for every verdict")
     no_store = parser.parse_args().no_store
     config = load_config()
-    check_judge(config)
     sample = tables.sample()
     judges = language_judges(config.judge)
     if judges:

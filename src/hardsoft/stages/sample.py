@@ -46,12 +46,12 @@ def sizes(labels: pl.DataFrame, option: PerLabelSampleConfig) -> dict[str, int]:
 
 def fractions(labels: pl.DataFrame, option: FrozenSampleConfig) -> pl.Series:
     """The fraction that each skill is drawn by: its baseline label's, or the common one."""
-    if option.baseline == paths.NO_LABELS:
+    if option.variant is None:
         return pl.Series([option.fraction] * labels.height, dtype=pl.Float64)
-    baseline = read_csv(option.baseline)
-    require_columns(baseline, option.baseline, ["skill", "label"], "expected a labels.csv of an earlier run")
+    baseline = read_csv(option.variant)
+    require_columns(baseline, option.variant, ["skill", "label"], "expected a labels.csv of an earlier run")
     if baseline["skill"].is_duplicated().any():
-        raise InputError(f"{option.baseline}: a skill is there twice; expected a labels.csv of an earlier run")
+        raise InputError(f"{option.variant}: a skill is there twice; expected a labels.csv of an earlier run")
     known = labels.select("skill").join(baseline.select("skill", before="label"), on="skill", how="left", maintain_order="left")
     by_label = {str(label): fraction for label, fraction in option.fractions.items()}
     return known["before"].replace_strict(by_label, default=option.fraction, return_dtype=pl.Float64)
