@@ -8,21 +8,52 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from hardsoft.core.chat import Chat
+from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import PROCESS
 from hardsoft.engines.base import Engine, OnResults
+from hardsoft.engines.shares import WINDOW
 
 MakeEngine = Callable[[], Engine]
-BEGIN = "begin"
-"""Sent to a process: a set of chats is to be had."""
-MORE = None
-"""Sent by a process: it is ready, or has room for more chats; an empty list of them says that there are none."""
+Results = list[tuple[int, Completion]]
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Sent to a process: a set of chats is to be had."""
+
+
+@dataclass(frozen=True)
+class More:
+    """Sent by a process: it has room for more chats; an empty list of them says that there are none."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Sent by a process: it has loaded what it needs."""
+
+    workers: list[str]
+    """Its devices."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """Sent by a process: it has answered all chats of a set."""
+
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Sent by a process: it cannot go on."""
+
+    error: InputError
 
 
 class Pool:
@@ -52,7 +83,9 @@ class Pool:
             self._connections.append(connection)
         try:
             for number in range(len(makers)):
-                self.workers += self._receive(number)
+                ready = self._receive(number)
+                assert isinstance(ready, Ready)
+                self.workers += ready.workers
         except InputError:
             self._end()
             raise
@@ -63,25 +96,25 @@ class Pool:
         Raises:
             InputError: one that a process raised, or a process died.
         """
-        waiting = enumerate(chats)
+        waiting = _like_beside_like(enumerate(chats))
         working = {connection: number for number, connection in enumerate(self._connections)}
         rows: list[list[int]] = [[] for _ in working]
         memory = [0.0] * len(rows)
         for number in range(len(rows)):
-            self._send(number, BEGIN)
+            self._send(number, Begin())
         while working:
-            for connection in [one for one in wait(list(working)) if isinstance(one, Connection)]:
+            for connection in [ready for ready in wait(list(working)) if isinstance(ready, Connection)]:
                 number = working[connection]
-                message = self._receive(number)
-                if message is MORE:
-                    some = list(islice(waiting, self._share))
-                    rows[number] += [row for row, _ in some]
-                    self._send(number, [chat for _, chat in some])
-                elif isinstance(message, float):
-                    memory[number] = message
-                    del working[connection]
-                else:
-                    on_results([(rows[number][place], completion) for place, completion in message])
+                match self._receive(number):
+                    case More():
+                        share = list(islice(waiting, self._share))
+                        rows[number] += [row for row, _ in share]
+                        self._send(number, [chat for _, chat in share])
+                    case Done(peak_memory_mb):
+                        memory[number] = peak_memory_mb
+                        del working[connection]
+                    case results:
+                        on_results([(rows[number][place], completion) for place, completion in results])
         self.peak_memory_mb = sum(memory)
 
     def _send(self, number: int, message: Any) -> None:
@@ -89,15 +122,19 @@ class Pool:
             self._connections[number].send(message)
 
     def _receive(self, number: int) -> Any:
-        """The next message of a process: its devices, MORE, some results, or its peak memory after the last of them."""
+        """The next message of a process, which is `Results` if it is none of the above.
+
+        Raises:
+            InputError: it died, or says that it failed.
+        """
         try:
             message = self._connections[number].recv()
         except (EOFError, ConnectionResetError):
             self._processes[number].join()
             code = self._processes[number].exitcode
             raise InputError(f"process {number} died (exit code {code}); if memory is short, lower engine.processes") from None
-        if isinstance(message, InputError):
-            raise message
+        if isinstance(message, Failed):
+            raise message.error
         return message
 
     def __enter__(self) -> "Pool":
@@ -126,20 +163,26 @@ def _work(connection: Connection, make: MakeEngine, threads: int | None, number:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = make()
-            connection.send(engine.workers)
+            connection.send(Ready(engine.workers))
             while True:
-                assert connection.recv() == BEGIN
+                assert connection.recv() == Begin()
                 engine.complete(_chats(connection), connection.send)
-                connection.send(engine.peak_memory_mb)
+                connection.send(Done(engine.peak_memory_mb))
         except InputError as error:
-            connection.send(error)
+            connection.send(Failed(error))
 
 
 def _chats(connection: Connection) -> Iterator[Chat]:
     """Chats from the other end, asked for as the engine takes them."""
     while True:
-        connection.send(MORE)
-        some: list[Chat] = connection.recv()
-        if not some:
+        connection.send(More())
+        share: list[Chat] = connection.recv()
+        if not share:
             return
-        yield from some
+        yield from share
+
+
+def _like_beside_like(rows: Iterator[tuple[int, Chat]]) -> Iterator[tuple[int, Chat]]:
+    """Rows a window at a time, the longest first: a process computes its share padded to the longest of it."""
+    while window := list(islice(rows, WINDOW)):
+        yield from sorted(window, key=lambda row: -sum(len(message["content"]) for message in row[1]))

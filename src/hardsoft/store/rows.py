@@ -35,6 +35,8 @@ SAFE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE
 BATCH = 500
 SECONDS_TO_WAIT_FOR_A_LOCK = 60.0
 
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
 Setting = dict[str, Any]
 Value = dict[str, Any]
 
@@ -59,7 +61,7 @@ def default_path() -> Path:
 
 def canonical(value: Any) -> str:
     """The one JSON text of a value, whatever the order of its keys."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def make_keys(setting: Setting, questions: Iterable[str]) -> Iterator[bytes]:
