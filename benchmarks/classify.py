@@ -21,7 +21,7 @@ from benchmarks.lengths import study_length
 from hardsoft.config.compose import compose
 from hardsoft.config.engines import LocalEngineConfig
 from hardsoft.config.load import validate
-from hardsoft.config.machine import machine_on
+from hardsoft.config.machine import Machine, machine_on
 from hardsoft.config.schema import Config
 from hardsoft.core.chat import Chat, Completion
 from hardsoft.core.files import to_json
@@ -29,7 +29,7 @@ from hardsoft.engines.base import Engine, OnResults
 from hardsoft.engines.local.build import local_engine
 from hardsoft.engines.local.drafts import LONGEST_DRAFT
 from hardsoft.engines.pool import Pool
-from hardsoft.engines.shares import physical_cores
+from hardsoft.engines.shares import physical_cores, rows_in_a_share
 from hardsoft.engines.stored import complete
 from hardsoft.prompting.answers import read_answer
 from hardsoft.prompting.prompts import read_prompt
@@ -49,8 +49,8 @@ class ForcedLengthEngine:
     peak_memory_mb = 0.0
     workers: ClassVar = ["cpu"]
 
-    def __init__(self, network: Any, tokenizer: Any, batch_size: int) -> None:
-        self._network, self._tokenizer, self._batch_size = network, tokenizer, batch_size
+    def __init__(self, network: Any, tokenizer: Any, batch_size: int, window: int) -> None:
+        self._network, self._tokenizer, self._batch_size, self._window = network, tokenizer, batch_size, window
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
         from hardsoft.engines.local.drafts import Drafts
@@ -68,12 +68,12 @@ class ForcedLengthEngine:
         def stop(row: Generated) -> bool:
             return len(row.tokens) == lengths[row.row]
 
-        job = Job(self._batch_size, max(lengths), stop)
+        job = Job(self._batch_size, max(lengths), stop, window=self._window)
         for finished in decode(self._network, prompts, job, partial(Eager, drafts=Drafts())):
             on_results([(row.row, Completion(self._tokenizer.decode(row.tokens), "stop", len(row.tokens))) for row in finished])
 
 
-def forced_length_engine(config: Config) -> Engine:
+def forced_length_engine(config: Config, machine: Machine, window: int) -> Engine:
     """Made where it runs, like any engine of a pool."""
     from hardsoft.engines.local.loading import load
     from hardsoft.engines.local.packing import pack_linears
@@ -81,7 +81,7 @@ def forced_length_engine(config: Config) -> Engine:
     assert isinstance(config.engine, LocalEngineConfig)
     network, tokenizer = load(config.model, config.quantization, "cpu")
     pack_linears(network)
-    return ForcedLengthEngine(network, tokenizer, machine_on(config, "cpu").batch_size)
+    return ForcedLengthEngine(network, tokenizer, machine.batch_size, window)
 
 
 class Notebook:
@@ -98,6 +98,13 @@ class Notebook:
 
         for row, text in enumerate(notebook.complete(self._network, self._tokenizer, list(chats), self._lengths)):
             on_results([(row, Completion(text, "stop", 0))])
+
+
+def open_pool(config: Config, make: Callable[[Machine, int], Engine], rows: int, processes: int) -> Pool:
+    """A process per core, each with one thread, as `open_engine` opens them."""
+    machine = machine_on(config, "cpu")
+    share = rows_in_a_share(config, machine, rows, processes)
+    return Pool([partial(make, machine, share)] * processes, share, threads=1)
 
 
 def timed(engine: Engine, chats: Sequence[Chat]) -> tuple[float, dict[int, Completion]]:
@@ -192,16 +199,15 @@ def main() -> None:
     label_chats = [read_prompt(label.prompt).messages(skill) for skill in skills]
     network, tokenizer = load(reason.model, reason.quantization, "cpu")
     batch_size, limit, cores = machine_on(reason, "cpu").batch_size, reason.prompt.max_new_tokens, physical_cores()
-    share = max(batch_size, len(skills) // (8 * cores))
     notebook = Notebook(network, tokenizer)
     packed, _ = load(reason.model, reason.quantization, "cpu")
     pack_linears(packed)
     single = LocalEngine(packed, Encoder(tokenizer), batch_size, limit)
 
     with (
-        Pool([partial(local_engine, reason, machine_on(reason, "cpu"), share)] * cores, share, threads=1) as pool,
-        Pool([partial(local_engine, label, machine_on(label, "cpu"), share)] * cores, share, threads=1) as label_pool,
-        Pool([partial(forced_length_engine, reason)] * cores, share, threads=1) as forced_pool,
+        open_pool(reason, partial(local_engine, reason), len(skills), cores) as pool,
+        open_pool(label, partial(local_engine, label), len(skills), cores) as label_pool,
+        open_pool(reason, partial(forced_length_engine, reason), len(skills), cores) as forced_pool,
     ):
         rates = compare(
             {

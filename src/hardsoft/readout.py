@@ -160,7 +160,7 @@ def figures(choice: Choice, layers: Sequence[int], truth: Codes, groups: Sequenc
         truth, groups: of those names.
     """
     given, labels = choice.logits.argmax(1), list(Label)
-    result = agreement([labels[one] for one in truth], [labels[one] for one in given], ABILITIES, labels)
+    result = agreement([labels[code] for code in truth], [labels[code] for code in given], ABILITIES, labels)
     return {
         "layer": layers[choice.place],
         "strength": choice.strength,
@@ -186,8 +186,18 @@ def calibration_error(logits: Floats, truth: Codes, groups: Sequence[str]) -> fl
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
+        return {key: _rounded(figure) for key, figure in value.items()}
     return round(value, 4) if isinstance(value, float) else value
+
+
+def try_settings(features: Sequence[Features], labels: Codes, splits: Sequence[Split]) -> list[Choice]:
+    """Every setting on the names held out."""
+    tried = []
+    with Progress("settings", len(features) * 8, "tried") as progress:
+        for choice in candidates(features, labels, splits, len(Label)):
+            tried.append(choice)
+            progress.advance()
+    return tried
 
 
 def fit_readout(options: argparse.Namespace) -> None:
@@ -204,11 +214,7 @@ def fit_readout(options: argparse.Namespace) -> None:
     layers, features, model = features_of(config, skills)
     whole: Split = (np.arange(names.height), np.arange(names.height, len(skills)))
     splits = [whole] if kept_out is not None else folds(labels, groups, SEED)
-    with Progress("settings", len(layers) * 8, "tried") as progress:
-        tried = []
-        for choice in candidates(features, labels, splits, len(Label)):
-            tried.append(choice)
-            progress.advance()
+    tried = try_settings(features, labels, splits)
     choice = choose(tried)
     order = held_out(splits)
     temperature = fit_temperature(choice.logits, labels[order])
@@ -231,7 +237,7 @@ def fit_readout(options: argparse.Namespace) -> None:
         "overlap": overlap,
         **figures(choice, layers, labels[order], [groups[place] for place in order], temperature),
         "by_layer": {
-            str(layer): round(max(one.macro_recall for one in tried if one.place == place), 4)
+            str(layer): round(max(setting.macro_recall for setting in tried if setting.place == place), 4)
             for place, layer in enumerate(layers)
         },
     }

@@ -77,7 +77,7 @@ def _of_each(name: pl.Expr, function: Callable[[str], str]) -> pl.Expr:
 
     def values(column: pl.Series) -> pl.Series:
         different = column.drop_nulls().unique()
-        results = pl.Series([function(one) or None for one in different], dtype=pl.String)
+        results = pl.Series([function(text) or None for text in different], dtype=pl.String)
         return column.replace_strict(different, results, default=None, return_dtype=pl.String)
 
     return name.map_batches(values, return_dtype=pl.String)

@@ -1,4 +1,4 @@
-"""CSV files, read so that no row is lost in silence: what cannot be meant is one line with the right line number.
+"""CSV files, read so that no row is lost in silence: a row that must be a mistake is reported in one line, with its number.
 
 The csv module reads, strictly; knows no column's meaning. Messages tell lines and counts, and never what the file holds: CVs are
 personal.

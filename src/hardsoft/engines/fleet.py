@@ -1,4 +1,9 @@
-"""Several servers of one model as one engine: a question goes to whichever has room, and a server that dies is left out."""
+"""Several servers of one model as one engine: a question goes to whichever has room, and a server that dies is left out.
+
+Each server works in a thread of its own (`_work`): it takes a question, holds it, and says `Answered`; or it says `Ended`, at the
+end of the questions or by a fault, with what it still held. This thread hears all of them. An error is asked once more, by
+whichever server has room then; what a dead server held goes to the others; what is to be asked again is a new set of questions.
+"""
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping

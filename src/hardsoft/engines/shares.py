@@ -12,8 +12,11 @@ from hardsoft.core.errors import InputError
 
 WINDOW = 1024
 """Rows to look ahead over: enough to put those of like length side by side."""
-SHARES = 8
-"""At least so many of them for each process, so that all processes end at about the same time."""
+SHARES = {"reason": 4, "label": 2}
+"""At least so many of them for each process, by the prompt's mode, so that all processes end at about the same time.
+
+Fewer and larger ones are faster, since rows of like length are then side by side; where labels are scored all rows take as long.
+"""
 
 
 def count_processes(config: Config, machine: Machine, rows: int) -> int:
@@ -37,9 +40,9 @@ def count_processes(config: Config, machine: Machine, rows: int) -> int:
     return min(busy, physical_cores(), _copies_that_fit(config.model.name))
 
 
-def rows_in_a_share(machine: Machine, rows: int, processes: int) -> int:
+def rows_in_a_share(config: Config, machine: Machine, rows: int, processes: int) -> int:
     """Of so many rows, those that a process is given at once: a window if there are many, and never less than a batch."""
-    return min(WINDOW, max(machine.batch_size, math.ceil(rows / (processes * SHARES))))
+    return min(WINDOW, max(machine.batch_size, math.ceil(rows / (processes * SHARES[config.prompt.mode]))))
 
 
 def physical_cores() -> int:

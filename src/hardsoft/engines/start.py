@@ -46,7 +46,7 @@ def open_engine(config: Config, machine: Machine, rows: int) -> Iterator[Engine]
     if processes == 1:
         yield local_engine(config, machine)
         return
-    window, on_gpus = rows_in_a_share(machine, rows, processes), machine.device == "cuda"
+    window, on_gpus = rows_in_a_share(config, machine, rows, processes), machine.device == "cuda"
     devices = [f"cuda:{number}" if on_gpus else None for number in range(processes)]
     makers = [partial(local_engine, config, machine, window, device) for device in devices]
     with Pool(makers, window, threads=None if on_gpus else max(1, physical_cores() // processes)) as pool:

@@ -44,7 +44,7 @@ _BLANK_LINES = re.compile(r"[^\S\n]?\n(?:[^\S\n]?\n)+")
 
 
 def spoken_part(completion: str) -> str:
-    """A completion without its reasoning, be that still open, and up to its first end token."""
+    """A completion with its reasoning removed, even if unfinished, cut at the first end token."""
     depth = start = 0
     parts: list[str] = []
     tags = _THINK_TAG.finditer(completion) if _MAY_THINK.search(completion) else ()

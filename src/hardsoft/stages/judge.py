@@ -45,7 +45,7 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
     codebook = read_text(paths.CODEBOOK)
 
     def convene() -> list[Panelist]:
-        return [Panelist(name, one, sample, codebook, read_key(one.api_key_env), store) for name, one in judges.items()]
+        return [Panelist(name, judge, sample, codebook, read_key(judge.api_key_env), store) for name, judge in judges.items()]
 
     panel = convene()
     if any(judge.missing for judge in panel):

@@ -85,13 +85,13 @@ def raters_agreement(ratings: Ratings) -> dict[str, object]:
     return {
         "krippendorff_alpha": _rounded(alpha),
         "fleiss_kappa": _rounded(fleiss),
-        "kappa": {f"{one}, {other}": _kappa(ratings[one, 1], ratings[other, 1]) for one, other in combinations(raters, 2)},
+        "kappa": {f"{rater}, {other}": _kappa(ratings[rater, 1], ratings[other, 1]) for rater, other in combinations(raters, 2)},
         "flip_rate": {rater: _flip_rate([column for (name, _), column in ratings.items() if name == rater]) for rater in raters},
     }
 
 
-def _kappa(one: Sequence[str | None], other: Sequence[str | None]) -> float | None:
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a and b]
+def _kappa(labels: Sequence[str | None], others: Sequence[str | None]) -> float | None:
+    pairs = [(label, other) for label, other in zip(labels, others, strict=True) if label and other]
     if len({label for pair in pairs for label in pair}) < 2:
         return None
     return _rounded(float(cohen_kappa_score(*zip(*pairs, strict=True))))

@@ -81,7 +81,7 @@ def folds(labels: Codes, groups: Sequence[str], seed: int) -> list[Split]:
     Args:
         groups: of the items; each label should occur in two of them or more.
     """
-    fewest = min(len({group for group, one in zip(groups, labels, strict=True) if one == label}) for label in set(labels))
+    fewest = min(len({group for group, code in zip(groups, labels, strict=True) if code == label}) for label in set(labels))
     splitter = StratifiedGroupKFold(max(2, min(FOLDS, fewest)), shuffle=True, random_state=seed)
     return list(splitter.split(labels, labels, groups))
 
@@ -110,9 +110,9 @@ def candidates(features: Sequence[Features], labels: Codes, splits: Sequence[Spl
 
 def choose(tried: Sequence[Choice]) -> Choice:
     """The best setting of the lowest layer that is within NEAR_BEST of the best."""
-    best = max(one.macro_recall for one in tried)
-    layer = min(one.place for one in tried if one.macro_recall >= best - NEAR_BEST)
-    return max((one for one in tried if one.place == layer), key=lambda one: one.macro_recall)
+    best = max(choice.macro_recall for choice in tried)
+    layer = min(choice.place for choice in tried if choice.macro_recall >= best - NEAR_BEST)
+    return max((choice for choice in tried if choice.place == layer), key=lambda choice: choice.macro_recall)
 
 
 def fit_temperature(logits: Floats, truth: Codes) -> float:

@@ -30,7 +30,7 @@ def post_stratified(strata: Sequence[Stratum], confidence: float) -> Estimate:
         confidence: in (0, 1).
     """
     total = sum(stratum.size for stratum in strata)
-    parts = [(one.size / total, proportion(one.correct, one.n, confidence, one.size, "agresti_coull")) for one in strata]
+    parts = [(part.size / total, proportion(part.correct, part.n, confidence, part.size, "agresti_coull")) for part in strata]
     return mover(parts)
 
 

@@ -50,8 +50,8 @@ def main() -> None:
         print(f"{store.prune(arguments.prune)} rows deleted")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     print(f"{'rows':>8} {'kB':>8}  {'unused':>9}  setting")
-    for one in store.summary():
-        print(f"{one.rows:>8} {one.size / 1e3:>8.0f}  {one.unused:>4.0f} days  {describe(one.setting)}")
+    for held in store.summary():
+        print(f"{held.rows:>8} {held.size / 1e3:>8.0f}  {held.unused:>4.0f} days  {describe(held.setting)}")
 
 
 if __name__ == "__main__":

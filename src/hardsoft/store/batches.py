@@ -19,4 +19,4 @@ class BatchLog:
     def holding(self, questions: set[str]) -> list[str]:
         """The batches that hold one of the questions, in the order of their ids."""
         batches = self._store.values(self._setting)
-        return sorted(one["batch"] for one in batches if questions & set(one["questions"]))
+        return sorted(batch["batch"] for batch in batches if questions & set(batch["questions"]))

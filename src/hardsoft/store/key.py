@@ -3,7 +3,6 @@
 Each field of every section that can reach a row is in one of two sets, `COUNTS` and `HARMLESS`; a test sees to it.
 """
 
-import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from hardsoft.config.fields import Section
 from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.config.machine import Machine, libraries_of, readout_of
 from hardsoft.config.schema import Config, ModelConfig, PromptConfig, QuantizationConfig
+from hardsoft.core.checkpoints import files_hash
 from hardsoft.core.files import file_hash
 from hardsoft.store.rows import Setting
 
@@ -111,11 +111,7 @@ def model_identity(model: ModelConfig) -> dict[str, str | None]:
     """A hub model's name and commit, or a folder's name and the hash of the files in it; where it lies does not count."""
     if model.source == "hub":
         return {"name": model.name, "revision": model.revision}
-    combined = hashlib.sha256()
-    for path in sorted(Path(model.name).glob("*")):
-        if path.is_file():
-            combined.update(f"{path.name} {file_hash(path)}\n".encode())
-    return {"name": Path(model.name).name, "files": combined.hexdigest()}
+    return {"name": Path(model.name).name, "files": files_hash(model.name)}
 
 
 def _newer(section: Section) -> Setting:

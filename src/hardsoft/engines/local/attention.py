@@ -57,7 +57,7 @@ def shared_prefix_attention(
         prefix_key, prefix_value = prefix.layers[module.layer_idx]  # type: ignore[index]
         merged = query.transpose(0, 1).reshape(1, kv_heads, -1, dim)
         shared, shared_weight = attend(merged, prefix_key.transpose(0, 1), prefix_value.transpose(0, 1), scaling)
-        shared, shared_weight = (one.unflatten(2, (rows, -1))[0].transpose(0, 1) for one in (shared, shared_weight))
+        shared, shared_weight = (part.unflatten(2, (rows, -1))[0].transpose(0, 1) for part in (shared, shared_weight))
         output = torch.lerp(output, shared, (shared_weight - weight).sigmoid().to(output.dtype)[..., None])
     output = output.unflatten(2, (-1, length)).permute(0, 3, 1, 2, 4)
     return output.reshape(rows, length, heads, dim), None

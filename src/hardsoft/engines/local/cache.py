@@ -57,7 +57,7 @@ class Slots:
         for place, (keys, values) in enumerate(self.layers):
             self.layers[place] = larger(keys), larger(values)
         self.width = width
-        self.lengths, self.last = (torch.cat([one, one.new_zeros(missing)]) for one in (self.lengths, self.last))
+        self.lengths, self.last = (torch.cat([held, held.new_zeros(missing)]) for held in (self.lengths, self.last))
 
     def enter(self, slots: Tensor, filled: KeyValues, lengths: Tensor, tokens: Tensor) -> None:
         """Put prefilled rows [rows], their own lengths and the token that each has generated, into slots."""

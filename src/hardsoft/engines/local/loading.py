@@ -1,6 +1,5 @@
 """A checkpoint folder or a hub model into memory, quantised by bitsandbytes or not, on CPU or GPU."""
 
-import hashlib
 import logging
 import os
 import warnings
@@ -19,6 +18,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from hardsoft.config.schema import ModelConfig, QuantizationConfig
+from hardsoft.core.checkpoints import weights_hash
 from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.secrets import mask
 
@@ -65,7 +65,9 @@ def load(model: ModelConfig, quantization: QuantizationConfig, device: str) -> t
 
 def check_tensors(report: Any, name: str) -> None:
     """Raise InputError if the checkpoint lacks tensors of its architecture, which would be random numbers."""
-    missing = sorted(map(str, report.get("missing_keys", ()))) + sorted(str(one[0]) for one in report.get("mismatched_keys", ()))
+    missing = sorted(map(str, report.get("missing_keys", ()))) + sorted(
+        str(tensor) for tensor, *_ in report.get("mismatched_keys", ())
+    )
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"model.name {name}: the checkpoint lacks tensors of its architecture: {missing[0]}{more}")
@@ -99,11 +101,7 @@ def weights_identity(model: ModelConfig) -> str:
     """A hub model's name and commit, or of a folder its name and a hash of its weights; its other files do not count."""
     if model.source == "hub":
         return f"{model.name} {model.revision}"
-    combined = hashlib.sha256()
-    for path in sorted(path for path in Path(model.name).glob("*") if path.suffix in (".safetensors", ".bin")):
-        with open(path, "rb") as file:
-            combined.update(hashlib.file_digest(file, "sha256").digest())
-    return f"{Path(model.name).name} {combined.hexdigest()[:16]}"
+    return f"{Path(model.name).name} {weights_hash(model.name)}"
 
 
 def bitsandbytes_config(quantization: QuantizationConfig, dtype: str) -> BitsAndBytesConfig | None:

@@ -45,7 +45,7 @@ class PrefixedModel:
             prompts: token ids, which begin with the prefix.
         """
         own = [prompt[self._length :] for prompt in prompts]
-        return self.prefill_padded(*(to_device(one, self.device) for one in padded(own, max(map(len, own)))))
+        return self.prefill_padded(*(to_device(tensor, self.device) for tensor in padded(own, max(map(len, own)))))
 
     def prefill_padded(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, KeyValues]:
         """Like `prefill`, of what follows the prefix: ids [rows, width], of which so many [rows] are a row's own."""

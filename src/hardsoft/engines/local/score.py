@@ -44,8 +44,8 @@ def score(
                 launched.append((taken, ToHost(logits[:, columns].float().softmax(-1))))
                 if len(launched) > behind:
                     yield _scores(*launched.popleft())
-        for one in launched:
-            yield _scores(*one)
+        for batch in launched:
+            yield _scores(*batch)
 
 
 def _scores(rows: list[Row], probabilities: ToHost) -> list[tuple[int, list[float]]]:

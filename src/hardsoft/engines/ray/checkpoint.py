@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from filelock import FileLock
 
+from hardsoft.core.checkpoints import file_hashes
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import file_hash
 
@@ -18,7 +19,7 @@ class Checkpoint:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder).resolve()
-        self._hashes = {path.name: file_hash(path) for path in sorted(self._folder.iterdir()) if path.is_file()}
+        self._hashes = file_hashes(str(self._folder))
         self._contents: dict[str, Any] = {}
 
     def send(self) -> None:

@@ -55,9 +55,9 @@ def join(address: str | None, files: Sequence[str]) -> None:
             raise InputError(f"engine.address {address or 'null (Ray on this machine)'}: {first_line(error)}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # the engine counts what comes back,
-    context.execution_no_progress_timeout_s = -1  # knows how long it waits,
-    context.max_consecutive_actor_init_deaths = 10  # and a node may go while a model loads
+    context.max_errored_blocks = -1  # the engine counts what comes back, and asks for the rest
+    context.execution_no_progress_timeout_s = -1  # the engine knows how long it waits
+    context.max_consecutive_actor_init_deaths = 10  # a node may go while a model loads
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # of what has no successor yet
 
@@ -165,5 +165,5 @@ def living_nodes() -> list[dict[str, Any]]:
 
 
 def cpus() -> tuple[float, float]:
-    """The cluster's CPUs that nobody has taken, as every worker would, and all of them."""
+    """Free CPUs of the cluster, and all. A working worker takes CPUs, so where both are the same nobody works."""
     return ray.available_resources().get("CPU", 0.0), ray.cluster_resources().get("CPU", 0.0)

@@ -68,7 +68,7 @@ def ray_engine(config: Config, machine: Machine, rows: int, worker: type = Worke
         if checkpoint and not all(on_every_node(Checkpoint.lies_here, checkpoint).values()):
             checkpoint.send()
         note(f"ray: nodes {len(living_nodes())}, workers up to {pool[1]}")
-        block = rows_in_a_share(machine, rows, pool[1])
+        block = rows_in_a_share(config, machine, rows, pool[1])
         given = {"config": config, "machine": machine, "checkpoint": checkpoint, "libraries": libraries}
         yield RayEngine(worker, given, config.engine, pool, block)
     except ray.exceptions.RayError as error:
@@ -125,7 +125,7 @@ class RayEngine:
         def keep(table: pa.Table) -> None:
             answers, senders = read_answers(table)
             self._see(senders)
-            new = [(row, one) for row, one in answers if not done[row]]
+            new = [(row, completion) for row, completion in answers if not done[row]]
             for row, _ in new:
                 done[row] = 1
             on_results(new)

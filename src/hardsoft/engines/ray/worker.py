@@ -95,7 +95,10 @@ def _said(error: Exception) -> str:
 
 def write_answers(rows: Sequence[int], completions: Sequence[Completion], sender: Sender) -> pa.Table:
     """Answers as a table."""
-    columns = {name: [getattr(one, name) for one in completions] for name in ("text", "finish_reason", "tokens", "probabilities")}
+    columns = {
+        name: [getattr(completion, name) for completion in completions]
+        for name in ("text", "finish_reason", "tokens", "probabilities")
+    }
     return pa.table({"row": rows, **columns, "worker": [json.dumps(asdict(sender))] * len(rows)}, schema=ANSWER_SCHEMA)
 
 
