@@ -42,6 +42,8 @@ def _http_address(url: str) -> str:
 def _without_password(url: str) -> str:
     if urlsplit(url).username is not None:
         raise PydanticCustomError("password", "holds a user name or password; a key goes into the variable of api_key_env")
+    if "?" in url or "#" in url:
+        raise PydanticCustomError("password", "holds a ? or #; a key goes into the variable of api_key_env")
     return url
 
 

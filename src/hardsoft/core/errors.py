@@ -1,6 +1,7 @@
 """The one exception that users see; knows nothing of how it is shown."""
 
 from collections.abc import Sequence
+from math import floor
 
 
 class InputError(Exception):
@@ -10,6 +11,11 @@ class InputError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def errors_allowed(share: float, count: int) -> int:
+    """Of so many rows, those that may fail: a share of 0 to 1."""
+    return floor(share * count)
 
 
 def check_error_share(reasons: Sequence[str], count: int, allowed: float, key: str, kept: str) -> None:
@@ -22,5 +28,5 @@ def check_error_share(reasons: Sequence[str], count: int, allowed: float, key: s
         key: the configuration's key of that share.
         kept: what of the others stays.
     """
-    if len(reasons) > allowed * count:
+    if len(reasons) > errors_allowed(allowed, count):
         raise InputError(f"{len(reasons)} of {count} rows failed ({reasons[0]}), more than {key}: {allowed:g} lets pass; {kept}")

@@ -1,12 +1,12 @@
 """Several servers of one model as one engine: a question goes to whichever has room, and a server that dies is left out.
 
 Each server works in a thread of its own (`_work`): it takes a question, holds it, and says `Answered`; or it says `Ended`, at the
-end of the questions or by a fault, with what it still held. This thread hears all of them. An error is asked once more, by
-whichever server has room then; what a dead server held goes to the others; what is to be asked again is a new set of questions.
+end of the questions or by a fault, with what it still held. This thread hears all of them. An error is asked once more, of
+another server; what a dead server held goes to the others; what is to be asked again is a new set of questions.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from queue import Queue
@@ -26,8 +26,18 @@ Question = tuple[int, Chat]
 class Answered:
     """A server has completed a chat."""
 
+    name: str
     question: Question
     completion: Completion
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A question that failed at a server, and is to be asked once more."""
+
+    name: str
+    """Of the server; empty for one that only was in its hands."""
+    question: Question
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,26 @@ class Ended:
 class Shared:
     """Questions that several threads take from."""
 
-    def __init__(self, questions: Iterator[Question]) -> None:
-        self._questions, self._lock = questions, threading.Lock()
+    def __init__(self, questions: Iterator[Question], again: Sequence[Failed]) -> None:
+        """
+        Args:
+            questions: asked by nobody yet.
+            again: those that failed before.
+        """
+        self._questions, self._again, self._lock = questions, list(again), threading.Lock()
 
-    def take(self) -> Question | None:
+    def take(self, name: str) -> Question | None:
+        """The next question for a server: one that failed goes to another."""
         with self._lock:
+            for failed in self._again:
+                if failed.name != name:
+                    self._again.remove(failed)
+                    return failed.question
             return next(self._questions, None)
+
+    def left(self) -> list[Failed]:
+        """Those that nobody could take."""
+        return self._again
 
 
 class Fleet:
@@ -73,34 +97,34 @@ class Fleet:
         return [ELSEWHERE] * len(self._living)
 
     def complete(self, chats: Iterable[Chat], on_results: OnResults) -> None:
-        """Complete every chat. A row that fails at one server is asked once more; then it is an error.
+        """Complete every chat. A row that fails at one server is asked once more, of another one; then it is an error.
 
         Raises:
             InputError: no server is left.
         """
-        waiting: Iterator[Question] = enumerate(chats)
-        failed: set[int] = set()
-        while again := self._ask(Shared(waiting), on_results, failed):
-            waiting = iter(again)
+        shared, failed = Shared(enumerate(chats), []), set[int]()
+        while again := self._ask(shared, on_results, failed):
+            alone = len(self._living) == 1
+            shared = Shared(iter(()), [Failed("", question.question) for question in again] if alone else again)
 
-    def _ask(self, waiting: Shared, on_results: OnResults, failed: set[int]) -> list[Question]:
+    def _ask(self, waiting: Shared, on_results: OnResults, failed: set[int]) -> list[Failed]:
         """Ask what is waiting of all servers; returns what has to be asked again."""
         events: Queue[Answered | Ended] = Queue()
         for name, engine in self._living.items():
             threading.Thread(target=_work, args=(name, engine, waiting, events), daemon=True).start()
-        running, again = len(self._living), list[Question]()
+        running, again = len(self._living), list[Failed]()
         while running:
             event = events.get()
             if isinstance(event, Answered):
                 row = event.question[0]
                 if event.completion.finish_reason == "error" and row not in failed:
                     failed.add(row)
-                    again.append(event.question)
+                    again.append(Failed(event.name, event.question))
                 else:
                     on_results([(row, event.completion)])
                 continue
             running -= 1
-            again += event.held
+            again += [Failed("", question) for question in event.held]
             if isinstance(event.fault, InputError):
                 self._faults.append(str(event.fault))
                 del self._living[event.name]
@@ -109,7 +133,7 @@ class Fleet:
                 note(f"{event.fault}; it is left out, and its rows go to the others")
             elif event.fault:
                 raise event.fault
-        return again
+        return again + waiting.left()
 
 
 def _work(name: str, engine: Engine, waiting: Shared, events: "Queue[Answered | Ended]") -> None:
@@ -118,14 +142,14 @@ def _work(name: str, engine: Engine, waiting: Shared, events: "Queue[Answered | 
 
     def pull() -> Iterator[Chat]:
         for place in count():
-            if (question := waiting.take()) is None:
+            if (question := waiting.take(name)) is None:
                 return
             held[place] = question
             yield question[1]
 
     def put(results: list[tuple[int, Completion]]) -> None:
         for place, completion in results:
-            events.put(Answered(held.pop(place), completion))
+            events.put(Answered(name, held.pop(place), completion))
 
     fault: BaseException | None = None
     try:

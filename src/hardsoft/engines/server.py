@@ -26,16 +26,23 @@ class ServerEngine:
     """Greedy completions over HTTP, or the labels' probabilities where the server tells those of its first token."""
 
     def __init__(
-        self, option: ServerEngineConfig, base_url: str, max_new_tokens: int, key: str, score_labels: bool = False
+        self,
+        option: ServerEngineConfig,
+        base_url: str,
+        max_new_tokens: int,
+        key: str,
+        score_labels: bool = False,
+        may_fail: int = 0,
     ) -> None:
         """
         Args:
             base_url: the server's address, one of the option's.
             max_new_tokens: the limit of a completion.
             key: see `Server.key`.
+            may_fail: chats whose failure ends no run.
             score_labels: ask for one token and its probabilities; a server that gives none is asked for a completion.
         """
-        self._option, self._max_new_tokens, self._score_labels = option, max_new_tokens, score_labels
+        self._option, self._max_new_tokens, self._score_labels, self._may_fail = option, max_new_tokens, score_labels, may_fail
         self._server = Server(base_url, key, option.concurrency, option.timeout_s, option.max_retries)
 
     @property
@@ -60,6 +67,7 @@ class ServerEngine:
                 self._complete,
                 lambda row, completion: on_results([(row, completion)]),
                 lambda row, reason: on_results([(row, Completion(reason, "error", 0))]),
+                self._may_fail,
             )
         )
 

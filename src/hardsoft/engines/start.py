@@ -22,17 +22,18 @@ RAY = {
 
 
 @contextmanager
-def open_engine(config: Config, machine: Machine, rows: int) -> Iterator[Engine]:
+def open_engine(config: Config, machine: Machine, rows: int, may_fail: int = 0) -> Iterator[Engine]:
     """An engine for so many rows, until the end of the `with` block.
 
     Args:
         machine: what `auto` means here.
+        may_fail: rows whose failure ends no run of a server's.
 
     Raises:
         InputError: the model cannot be loaded.
     """
     if isinstance(config.engine, ServerEngineConfig):
-        yield _server_engine(config.engine, config.prompt)
+        yield _server_engine(config.engine, config.prompt, may_fail)
         return
     if isinstance(config.engine, RayEngineConfig):
         for name, value in RAY.items():
@@ -53,12 +54,13 @@ def open_engine(config: Config, machine: Machine, rows: int) -> Iterator[Engine]
         yield pool
 
 
-def _server_engine(option: ServerEngineConfig, prompt: PromptConfig) -> Engine:
+def _server_engine(option: ServerEngineConfig, prompt: PromptConfig, may_fail: int) -> Engine:
     """One server, or several as one."""
     from hardsoft.engines.fleet import Fleet
     from hardsoft.engines.server import ServerEngine
     from hardsoft.servers.client import NO_KEY
 
     key = read_key(option.api_key_env) or NO_KEY
-    servers = {url: ServerEngine(option, url, prompt.max_new_tokens, key, prompt.mode == "label") for url in option.addresses()}
+    scores = prompt.mode == "label"
+    servers = {url: ServerEngine(option, url, prompt.max_new_tokens, key, scores, may_fail) for url in option.addresses()}
     return Fleet(servers) if len(servers) > 1 else next(iter(servers.values()))

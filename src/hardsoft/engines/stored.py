@@ -8,6 +8,7 @@ from hardsoft.config.machine import Machine, find_machine, guess_machine
 from hardsoft.config.preflight import check_classify
 from hardsoft.config.schema import Config
 from hardsoft.core.chat import Completion
+from hardsoft.core.errors import errors_allowed
 from hardsoft.core.progress import Progress
 from hardsoft.engines.base import Engine
 from hardsoft.engines.start import open_engine
@@ -66,7 +67,7 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
     with stored.to_ask() as rows:
         if rows:
             check_classify(config)
-            with open_engine(config, machine, len(rows)) as engine:
+            with open_engine(config, machine, len(rows), errors_allowed(config.engine.max_error_share, len(skills))) as engine:
                 _compute(engine, prompt, skills, stored, rows, tally)
     return Completions(stored, tally, machine)
 

@@ -70,13 +70,22 @@ class LLMJudge:
         """What the server says of the model that a person should know before the run."""
         return asyncio.run(self.server.announced(self._option.model))
 
-    def ask(self, chats: Iterable[Chat], on_reply: Callable[[int, Reply], None], on_failure: Callable[[int, str], None]) -> None:
+    def ask(
+        self,
+        chats: Iterable[Chat],
+        on_reply: Callable[[int, Reply], None],
+        on_failure: Callable[[int, str], None],
+        may_fail: int = 0,
+    ) -> None:
         """Ask questions; each ends in one call of on_reply or on_failure.
+
+        Args:
+            may_fail: questions whose failure ends no run.
 
         Raises:
             InputError: a rejected key or option, an unknown model, or no server.
         """
-        asyncio.run(self.server.ask_all(chats, self._reply, on_reply, on_failure))
+        asyncio.run(self.server.ask_all(chats, self._reply, on_reply, on_failure, may_fail))
 
     def body(self, chat: Chat) -> dict[str, Any]:
         """The request of a chat completion that asks a question, as a batch holds it."""

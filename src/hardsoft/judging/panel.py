@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from hardsoft.config.judges import LLMJudgeConfig
-from hardsoft.core.errors import InputError
+from hardsoft.core.errors import InputError, errors_allowed
 from hardsoft.core.progress import Progress, note
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.judging.llm import LLMJudge, read_verdict
@@ -99,7 +99,7 @@ class Panelist:
             if value is None:
                 result.append((Verdict(None, JudgeOutcome.ERROR, self.errors.get(row, "")), Usage(), 0.0))
                 continue
-            usage, share = Usage(**value["usage"]), self.option.prices.batch_share if value["batch"] else 1.0
+            usage, share = Usage.of(value["usage"]), self.option.prices.batch_share if value["batch"] else 1.0
             price = cost(usage, price_of(self.option), share)
             result.append((read_verdict(value["text"], value["finish_reason"]), usage, price))
         return result
@@ -113,7 +113,7 @@ class Panelist:
         self._stored.keep([(row, value)])
 
     def _ask_now(self) -> None:
-        rows = self._stored.missing
+        rows, may_fail = self._stored.missing, errors_allowed(self.option.max_error_share, len(self._questions))
         with Progress(f"judge {self.name}", len(rows), "verdicts") as progress:
 
             def on_reply(place: int, reply: Reply) -> None:
@@ -124,7 +124,7 @@ class Panelist:
                 self.errors[rows[place]] = reason
                 progress.advance()
 
-            self._judge.ask((self._chats[row] for row in rows), on_reply, on_failure)
+            self._judge.ask((self._chats[row] for row in rows), on_reply, on_failure, may_fail)
 
     def _ask_in_batches(self) -> None:
         bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._stored.missing}

@@ -14,7 +14,8 @@ from openai.types.batch import Batch
 from openai.types.chat import ChatCompletion
 
 from hardsoft.core.secrets import mask
-from hardsoft.servers.client import FILTER_CODES, Server
+from hardsoft.servers.client import Server
+from hardsoft.servers.faults import FILTER_CODES
 from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, read_reply
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -116,7 +117,7 @@ class Batches:
                     else:
                         failures.setdefault(custom_id, answer)
         errors = batch.errors.data if batch.errors and batch.errors.data else []
-        reason = "; ".join(str(error.message) for error in errors)
+        reason = mask("; ".join(str(error.message) for error in errors), self.server.secret)
         return Results(batch.status, replies, {row: why for row, why in failures.items() if row not in replies}, reason)
 
     async def _lines(self, client: openai.AsyncOpenAI, file: str) -> Sequence[str]:
@@ -143,14 +144,14 @@ class Batches:
                 words = mask(f"{error.get('code')}: {error.get('message')}", self.server.secret)
                 yield custom_id, WITHHELD if error.get("code") in FILTER_CODES else words
             except (MalformedReplyError, UnusableReplyError) as fault:
-                yield custom_id, str(fault)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                yield custom_id, mask(str(fault), self.server.secret)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
 
     def _reply(self, body: dict[str, Any]) -> Reply:
         if self.endpoint == "/v1/responses":
             body = as_chat_completion(body)
-        return read_reply(ChatCompletion.construct(**body), self.server.secret)
+        return self.server.masked(read_reply(ChatCompletion.construct(**body)))
 
 
 def as_responses(body: Mapping[str, Any]) -> dict[str, Any]:

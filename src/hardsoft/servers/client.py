@@ -6,19 +6,20 @@ fail too, else of that question alone.
 """
 
 import asyncio
-import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
-import httpx2
 import openai
 
-from hardsoft.core.errors import InputError
+from hardsoft.core.errors import InputError, first_line
 from hardsoft.core.secrets import mask
-from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, Usage, read_reply
+from hardsoft.servers.faults import BAD_REQUEST, FILTER_CODES, Failures, is_out_of_files, refuses
+from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, read_decision, read_reply
+from hardsoft.servers.transport import TimedClient, allow_connections
 
 Q = TypeVar("Q")
 """A question."""
@@ -27,17 +28,11 @@ A = TypeVar("A")
 
 NO_KEY = "none"
 """Sent to a server that wants no key: without one, the client would fall back on OPENAI_API_KEY."""
-FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
-BAD_REQUEST = (openai.BadRequestError, openai.UnprocessableEntityError)
-FILTER_CODES = ("content_filter", "content_policy_violation")
-"""Error codes of bad requests that are an answer: the provider will not speak of this question."""
-OF_THE_QUESTION = ("context_length_exceeded", "invalid_prompt", "string_above_max_length")
-"""Error codes of bad requests that tell nothing of other questions, even when nothing has been answered yet."""
-FAILURES_TO_GIVE_UP = 2
-"""So many failed questions before any was answered end the run; until then they are asked one by one."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 PROXIES = ("ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
 
+NO_JSON = (ValueError, TypeError, AttributeError, RecursionError)
+"""What the client raises at bodies that it cannot parse."""
 Fallbacks = Mapping[str, Sequence[Any]]
 """Of parameters that a server may refuse, what is sent instead, one value after another; None leaves the parameter out."""
 NO_FALLBACKS: Fallbacks = MappingProxyType({})
@@ -85,7 +80,11 @@ class Server:
         """
         try:
             self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=self._base_url, timeout=self._timeout_s, max_retries=self._max_retries
+                api_key=self._key,
+                base_url=self._base_url,
+                timeout=self._timeout_s,
+                max_retries=self._max_retries,
+                http_client=TimedClient(self._timeout_s),
             )
         except (ImportError, ValueError) as error:
             named = next((name for name in PROXIES if os.environ.get(name)), "a proxy variable")
@@ -93,14 +92,17 @@ class Server:
                 f"{named} names a proxy that cannot be used ({str(error).partition(' URL(')[0].partition('. ')[0]}); unset it, "
                 "or for a SOCKS proxy `pip install socksio` and write socks5://"
             ) from None
-        if self._client.base_url.userinfo:
-            raise InputError(
-                "OPENAI_BASE_URL holds a user name or password; the key goes into the variable that api_key_env names"
-            )
+        address = self._client.base_url
+        if address.userinfo or address.query or address.fragment:
+            held = "a user name or password" if address.userinfo else "a ? or #"
+            raise InputError(f"OPENAI_BASE_URL holds {held}; the key goes into the variable that api_key_env names")
+        allow_connections(self._concurrency)
         return self._client
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._client.close()
+        if is_out_of_files(error):
+            raise InputError(f"{self.name}: too many open files; lower concurrency, or raise `ulimit -n`") from None
         if isinstance(error, openai.OpenAIError):
             hint = "; does it run, and is base_url right?" if isinstance(error, openai.APIConnectionError) else ""
             raise InputError(f"{self.name}: {self.explain(error)}{hint}") from None
@@ -111,60 +113,76 @@ class Server:
         ask: Callable[[Q], Awaitable[A]],
         on_answer: Callable[[int, A], None],
         on_failure: Callable[[int, str], None],
+        may_fail: int,
     ) -> None:
         """Ask questions, `concurrency` at a time, taking them as there is room; each ends in one call of on_answer or on_failure.
 
-        Until one has been answered they are asked one by one, so that what would hit all of them is met by few.
+        Until one has been answered they are asked one by one, so that what would hit all of them is met by few. When the run must
+        end, what is under way may end as well.
+
+        Args:
+            may_fail: see `Failures`.
 
         Raises:
-            InputError: no server, no or a wrong key, an unknown model, or requests of a kind that the server refuses.
+            InputError: no server, no or a wrong key, an empty purse, an unknown model, or failures without end.
         """
         waiting = enumerate(questions)
-        answered = failed = 0
+        failures, ended_by = Failures(may_fail, self._concurrency), list[Exception]()
 
         async def work(until_one_is_answered: bool) -> None:
-            nonlocal answered, failed
             for position, question in waiting:
                 try:
-                    answer = await self._patiently(ask, question)
+                    on_answer(position, await self._patiently(ask, question, ended_by))
+                    failures.note_answer()
                 except (openai.OpenAIError, MalformedReplyError, UnusableReplyError) as error:
-                    if getattr(error, "code", None) not in OF_THE_QUESTION:
-                        failed += 1
-                        self._perhaps_give_up(error, answered, failed)
-                    on_failure(position, self.explain(error))
-                else:
-                    answered += 1
-                    on_answer(position, answer)
-                    if until_one_is_answered:
-                        return
+                    reason = failures.note_failure(error)
+                    if reason is None:
+                        on_failure(position, self.explain(error))
+                    else:
+                        words = f"{self.name}: {reason}, the last by {self.explain(error)}"
+                        ended_by.append(InputError(words) if reason else error)
+                if ended_by or (until_one_is_answered and failures.answered):
+                    return
 
         async with self:
             await work(until_one_is_answered=True)
-            tasks = [asyncio.create_task(work(until_one_is_answered=False)) for _ in range(self._concurrency)]
+            workers = 0 if ended_by else self._concurrency
+            tasks = [asyncio.create_task(work(until_one_is_answered=False)) for _ in range(workers)]
             try:
-                await asyncio.gather(*tasks)
+                await self._all_end(tasks, ended_by)
             finally:
                 for task in tasks:
                     task.cancel()
+            if ended_by:
+                raise ended_by[0]
 
-    async def _patiently(self, ask: Callable[[Q], Awaitable[A]], question: Q) -> A:
-        """Ask again, after a growing pause, when the reply is malformed: the client retries all other faults itself."""
+    async def _all_end(self, tasks: Iterable[asyncio.Task[None]], ended_by: Sequence[Exception]) -> None:
+        """Wait for tasks; once the run ends, for none of them longer than a try may take."""
+        waiting = set(tasks)
+        while waiting:
+            limit = self._timeout_s if ended_by else None
+            ended, waiting = await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+            if not ended:
+                return
+
+    async def _patiently(self, ask: Callable[[Q], Awaitable[A]], question: Q, ended_by: Sequence[Exception]) -> A:
+        """Ask again, after a growing pause, when the reply is malformed: the client retries all other faults itself.
+
+        Args:
+            ended_by: why the run ends; once it does, nothing is asked again.
+        """
         pause = FIRST_PAUSE_S
         for _ in range(self._max_retries):
             try:
                 return await ask(question)
             except (MalformedReplyError, openai.APIResponseValidationError):
+                if ended_by:
+                    raise
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         return await ask(question)
-
-    def _perhaps_give_up(self, error: Exception, answered: int, failed: int) -> None:
-        """Raise what ends the run, if every other question would fail as well, or nothing but failures came."""
-        if isinstance(error, FATAL) or isinstance(error.__cause__, httpx2.ConnectError):
-            raise error
-        if not answered and failed >= FAILURES_TO_GIVE_UP:
-            reason = self.explain(error)
-            raise InputError(f"{self.name}: {failed} questions failed before any was answered, the last by {reason}") from None
 
     async def chat(self, max_tokens: int, fallbacks: Fallbacks = NO_FALLBACKS, **parameters: Any) -> Reply:
         """One chat completion, read. What the server refuses is sent no more, neither now nor later.
@@ -180,19 +198,19 @@ class Server:
         while True:
             sent, before = self.body(max_tokens, fallbacks, **parameters), self._refusals.copy()
             try:
-                return read_reply(await self._client.chat.completions.create(**sent), self.secret)
+                return self.masked(read_reply(await self._client.chat.completions.create(**sent)))
             except BAD_REQUEST as error:
                 if isinstance(error, openai.BadRequestError) and error.code in FILTER_CODES:
                     return WITHHELD
                 left = [name for name, others in fallbacks.items() if name in sent and before[name] < len(others)]
-                refused = [name for name in left if _refuses(error, name)]
+                refused = [name for name in left if refuses(error, name)]
                 refused = refused or [name for name in left if name in LAST_SUSPECTS]
                 if not refused:
                     raise
                 for name in refused:
                     self._refusals[name] = max(self._refusals[name], before[name] + 1)
-            except ValueError as error:  # the body is no JSON
-                raise MalformedReplyError(f"the reply is no JSON: {error}") from None
+            except NO_JSON as error:
+                raise MalformedReplyError(f"the reply is no JSON: {first_line(error)}") from None
 
     def body(self, max_tokens: int, fallbacks: Fallbacks = NO_FALLBACKS, **parameters: Any) -> dict[str, Any]:
         """What is sent to ask for a chat completion: parameters that are set and not refused."""
@@ -212,16 +230,13 @@ class Server:
         question: Any = {"type": "choice", "instructions": instructions, "choices": [{"value": choice} for choice in choices]}
         try:
             decision = await self._client.decisions.create(model=model, input=messages, questions=[question])
-            (answer,), usage = decision.answers, decision.usage
-            read = Usage(usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens)
-            if answer.type == "refusal":
-                return Reply("", "content_filter", read, decision.model)
-            if answer.type != "choice" or answer.choice not in choices:
-                raise MalformedReplyError("the reply is no choice of those given")
-            shares = {str(share.value): math.log(max(share.probability, 1e-9)) for share in answer.probabilities}
-            return Reply(str(answer.choice), "stop", read, decision.model, shares)
-        except (ValueError, TypeError, AttributeError) as error:  # no JSON, or not of this protocol
-            raise MalformedReplyError(f"the reply is no decision: {error}") from None
+        except NO_JSON as error:
+            raise MalformedReplyError(f"the reply is no JSON: {first_line(error)}") from None
+        return self.masked(read_decision(decision, choices))
+
+    def masked(self, reply: Reply) -> Reply:
+        """A reply without the key, should the server repeat it."""
+        return replace(reply, text=mask(reply.text, self.secret), model=mask(reply.model, self.secret))
 
     async def announced(self, model: str) -> str | None:
         """What the server says of a model that a person should know before the run: that it lacks it, or will soon.
@@ -249,12 +264,3 @@ class Server:
         elif isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             text = f"{error} ({error.__cause__})"
         return f"{type(error).__name__}: {' '.join(mask(text, self.secret).split())[:300]}"
-
-
-def _refuses(error: openai.APIStatusError, parameter: str) -> bool:
-    """Whether a server refuses a request for one of its parameters."""
-    text = str(error).lower()
-    if parameter == "response_format":
-        return parameter in text or "json" in text
-    named = getattr(error, "param", None) == parameter or f"'{parameter}'" in str(error)
-    return named and ("unsupported" in text or "not support" in text)
