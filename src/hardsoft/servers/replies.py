@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
-from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from hardsoft.core.secrets import mask
+from hardsoft.servers.tokens import read_first_token
 
 STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed", "finished", "")
 CUT = ("length", "max_tokens", "model_length", "max_output_tokens")
@@ -77,7 +77,7 @@ def read_reply(reply: ChatCompletion, secret: str) -> Reply:
     thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if thought and not text and reason not in CUT:
         raise UnusableReplyError("the reply has no content, only reasoning_content")
-    return Reply(text, "length" if reason in CUT else "stop", usage, reply.model or "", _first_token(choice.logprobs))
+    return Reply(text, "length" if reason in CUT else "stop", usage, reply.model or "", read_first_token(choice.logprobs))
 
 
 def _usage(usage: CompletionUsage | None) -> Usage:
@@ -90,11 +90,6 @@ def _usage(usage: CompletionUsage | None) -> Usage:
         usage.completion_tokens or 0,
         (written and written.reasoning_tokens) or 0,
     )
-
-
-def _first_token(logprobs: ChoiceLogprobs | None) -> dict[str, float]:
-    told = (logprobs and logprobs.content) or []
-    return {token.token: token.logprob for token in told[0].top_logprobs or []} if told else {}
 
 
 def _text(content: Any) -> str:
