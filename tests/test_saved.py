@@ -1,4 +1,4 @@
-"""Checkpoints that are not what the configuration says: quantised already, or adapters; real ones, made from the committed one."""
+"""Checkpoints that are not what the configuration says: quantised already, or adapters; real ones, made of the committed one."""
 
 import json
 import shutil
