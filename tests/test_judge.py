@@ -10,8 +10,6 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hardsoft.config.compose import compose, configuration
 from hardsoft.config.judges import LLMJudgeConfig, ModelPrice, language_judges
@@ -19,7 +17,6 @@ from hardsoft.config.load import load_config
 from hardsoft.config.preflight import check_judge
 from hardsoft.config.schema import Config
 from hardsoft.core.errors import InputError
-from hardsoft.judging.base import JudgeOutcome
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan
 from hardsoft.servers.batch import Batches
@@ -118,29 +115,6 @@ def test_what_the_server_says_of_the_model(server: tuple[str, type[JudgeHandler]
     said = LLMJudge(option(server[0], model=model), "", NO_KEY).announced()
     assert said is None if words is None else words in str(said)
     assert LLMJudge(option(f"http://127.0.0.1:{free_port()}/v1"), "", NO_KEY).announced() is None
-
-
-@pytest.mark.parametrize(
-    ("text", "outcome"),
-    [
-        ('{"rationale": "r", "verdict": "Hard"}', "answered"),
-        ('<think>Soft?</think>\n```json\n{"rationale": "r", "verdict": "Hard"}\n```', "answered"),
-        ("It is a tool.\n\nVerdict: Hard", "answered"),
-        ('{"rationale": "The answer is Hard", "verdict": "Hardish"}', "unparseable"),
-        ('{"rationale": "r", "verdict": "Hard", "more": 1}', "unparseable"),
-        ("It is a tool.", "unparseable"),
-    ],
-)
-def test_replies_are_read_strictly(text: str, outcome: str) -> None:
-    verdict = read_verdict(text, "stop")
-    assert verdict.outcome == outcome
-    assert verdict.verdict == ("Hard" if outcome == "answered" else None)
-
-
-@given(st.text(max_size=200))
-def test_any_reply_is_read_without_a_fault(text: str) -> None:
-    verdict = read_verdict(text, "stop")
-    assert (verdict.verdict is None) == (verdict.outcome is not JudgeOutcome.ANSWERED)
 
 
 def test_a_plan_and_what_it_cost() -> None:

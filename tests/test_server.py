@@ -1,6 +1,7 @@
 """The server engine over real HTTP: against `transformers serve` with the committed model, and against a server of faults."""
 
 import json
+import math
 import threading
 import time
 from collections import Counter
@@ -8,23 +9,32 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai._models import construct_type
+from openai.types.chat import ChatCompletion
 
+from hardsoft.config.compose import configuration
 from hardsoft.config.engines import ServerEngineConfig
 from hardsoft.config.load import load_config
+from hardsoft.config.machine import guess_machine
 from hardsoft.config.preflight import read_key
 from hardsoft.core.chat import Completion
 from hardsoft.core.errors import InputError
 from hardsoft.engines.fleet import Fleet
 from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.tokens import Encoder
-from hardsoft.engines.server import ServerEngine
+from hardsoft.engines.server import ServerEngine, label_probabilities
 from hardsoft.prompting.answers import read_answer
 from hardsoft.servers import client as openai_client
 from hardsoft.servers.client import NO_KEY
+from hardsoft.servers.replies import read_reply
+from hardsoft.servers.tokens import read_first_token
 from hardsoft.stages.classify import check_prompt
+from hardsoft.store.key import completion_setting
 from tests.support.models import model, prompt, some_skills, text
 from tests.support.repositories import CHECKPOINT, ROOT, Repository, free_port, whatever_holds
-from tests.support.servers import REPLIES, FaultHandler, serving
+from tests.support.servers import REPLIES, FaultHandler, completion, serving
 
 
 @pytest.fixture(autouse=True)
@@ -246,6 +256,98 @@ def test_labels_are_scored_where_the_server_tells_its_first_token(faulty: tuple[
     first, *_, final = faulty[1].bodies
     assert (first["max_tokens"], first["top_logprobs"]) == (1, 20)
     assert "logprobs" not in final
+
+
+def likely(**shares: float) -> list[dict[str, Any]]:
+    return [{"token": token, "logprob": math.log(share), "bytes": None} for token, share in shares.items()]
+
+
+UNKNOWN_FORMS: list[Any] = [
+    None,
+    [-0.1],
+    "Hard",
+    {"content": []},
+    {"content": [None]},
+    {"content": "Hard"},
+    {"content": [{"token": "Hard", "logprob": None, "top_logprobs": [{"token": "Hard", "logprob": None}]}]},
+    {"content": [{"token": "Hard", "prob": 0.9, "top_logprobs": [{"token": "Hard", "prob": 0.9}]}]},
+    {"content": [{"top_logprobs": [{"token": None, "logprob": -0.1}, {"token": "Hard", "logprob": -3}]}]},
+    {"content": [{"top_logprobs": {"Hard": -0.1, "Soft": -3.0}}]},
+    {"content": [{"top_logprobs": [-0.1, "Hard", None]}]},
+    {"content": [{"top_logprobs": [{"token": "Hard", "logprob": "-0.1"}]}]},
+    {"content": [{"top_logprobs": [{"token": "Hard", "logprob": float("nan")}]}]},
+    {"content": [{"top_logprobs": [{"token": "Hard", "logprob": 0.9}]}]},
+    {"content": [{"top_logprobs": [{"token": "Hard", "logprob": 0}, {"token": "Soft", "logprob": 0}]}]},
+    {"content": [{"top_logprobs": [{"token": "token_id:17", "logprob": -0.1}]}]},
+    {"tokens": ["Hard"], "token_logprobs": [-0.1], "top_logprobs": [{"Hard": -0.1}]},
+]
+
+
+@pytest.mark.parametrize("logprobs", UNKNOWN_FORMS)
+def test_a_first_token_that_cannot_be_read_is_not_told(logprobs: Any) -> None:
+    reply = completion("Hard")
+    reply["choices"][0]["logprobs"] = logprobs
+    told = read_reply(construct_type(value=reply, type_=ChatCompletion), "").first_token  # type: ignore[arg-type]
+    assert label_probabilities(told) is None
+
+
+whatever = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["Hard", "ĠSoft", "<0xff>", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["content", "top_logprobs", "token"]), inner),
+)
+entries = st.fixed_dictionaries({}, optional={"token": whatever, "logprob": whatever, "bytes": whatever})
+
+
+@given(whatever | st.lists(entries | whatever, max_size=4).map(lambda told: {"content": [{"top_logprobs": told}]}))
+def test_any_first_token_is_read_without_a_fault(logprobs: Any) -> None:
+    probabilities = label_probabilities(read_first_token(logprobs))
+    assert probabilities is None or sum(probabilities) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("hard", "codes"),
+    [
+        ("ĠHard", None),
+        ("▁Hard", None),
+        ("ĊHard", None),
+        ("<0x20>Hard", None),
+        ("<0x0A>Hard", None),
+        ("hard</w>", None),
+        ("Ġ", list(b" Hard")),
+        ("Hard", []),
+        ("Hard", [300]),
+        ("Hard", ["x"]),
+    ],
+)
+def test_a_token_is_read_as_its_vocabulary_writes_it(hard: str, codes: Any) -> None:
+    told = [{"token": hard, "logprob": -0.01, "bytes": codes}, *likely(ĠSoft=0.007, Soft=0.0001)]
+    probabilities = label_probabilities(read_first_token({"content": [{"top_logprobs": told}]}))
+    assert probabilities is not None
+    assert probabilities == pytest.approx((0.993, 0.007, 0), abs=1e-3)
+
+
+def test_labels_are_scored_only_where_they_are_what_the_model_would_say() -> None:
+    assert label_probabilities({"Hard": math.log(0.4), "It": math.log(0.3), "Soft": math.log(0.2)}) is not None
+    assert label_probabilities({"Hard": math.log(0.3), "It": math.log(0.2), "The": math.log(0.2)}) is None
+    assert label_probabilities({"It": math.log(0.4), "Hard": math.log(0.3), "Soft": math.log(0.3)}) is None
+    assert label_probabilities({}) is None
+
+
+def test_a_token_that_is_told_twice_counts_once_and_pieces_of_one_text_add_up() -> None:
+    told = likely(Hard=0.3, ĠHard=0.3, Soft=0.2)
+    first = read_first_token({"content": [{"top_logprobs": [*told, told[0]]}]})
+    assert {token: round(math.exp(logprob), 6) for token, logprob in first.items()} == {"Hard": 0.3, " Hard": 0.3, "Soft": 0.2}
+
+
+def test_the_keys_of_rows_scored_over_a_server_are_new_and_all_others_are_kept() -> None:
+    def server(prompt: str, **options: Any) -> Any:
+        config = configuration(f"prompt={prompt}").model_copy(update={"engine": option("http://127.0.0.1:1/v1", **options)})
+        return completion_setting(config, guess_machine(config))["server"]
+
+    unscored = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "prefill": True}
+    assert server("label_only") == {**unscored, "scored": 2}
+    assert server("cot") == unscored
+    assert server("label_only", endpoint="decisions") == {**unscored, "scored": True, "endpoint": "decisions"}
 
 
 def test_decisions_are_labels_with_probabilities(faulty: tuple[str, type[FaultHandler]]) -> None:

@@ -20,6 +20,11 @@ SCORED = {"logprobs": True, "top_logprobs": 20}
 """How a server is asked for the likeliest first tokens, as many as OpenAI's protocol allows."""
 UNSCORED = {"logprobs": [None], "top_logprobs": [None]}
 """What is sent instead where it refuses that."""
+LABELS_SHARE = 0.5
+"""Of the mass of the first tokens that a server tells, the least that must be the labels'.
+
+Below it the model would more likely say something else, and the labels' shares of what is left are not those of its answer.
+"""
 
 
 class ServerEngine:
@@ -95,7 +100,7 @@ class ServerEngine:
         return Completion(start + reply.text, reply.finish_reason, reply.usage.output)
 
     async def _scores(self, question: Mapping[str, Any]) -> Probabilities | None:
-        """The probabilities of the labels as the next word; None if none is likely, or the server does not tell."""
+        """The probabilities of the labels as the next word; None if others are likelier, or the server does not tell."""
         reply = await self._server.chat(1, fallbacks=UNSCORED, **question, **SCORED)
         if reply.finish_reason != "content_filter" and not reply.first_token:
             self._score_labels = False  # a server that does not tell now never does
@@ -109,12 +114,19 @@ def label_probabilities(first_token: Mapping[str, float]) -> Probabilities | Non
         first_token: log-probabilities of the likeliest first tokens.
 
     Returns:
-        None if no token begins a label.
+        None if the likeliest token begins no label, or all that do have less than `LABELS_SHARE`.
     """
     mass = dict.fromkeys(Label, 0.0)
     for token, logprob in first_token.items():
-        for label in Label:
-            if token.strip() and label.lower().startswith(token.strip().lower()):
-                mass[label] += math.exp(logprob)
-    total = sum(mass.values())
-    return (mass[Label.HARD] / total, mass[Label.SOFT] / total, mass[Label.UNKNOWN] / total) if total else None
+        for label in _begun_by(token):
+            mass[label] += math.exp(logprob)
+    total, told = sum(mass.values()), sum(map(math.exp, first_token.values()))
+    if not told or total < LABELS_SHARE * told or not _begun_by(max(first_token, key=first_token.__getitem__)):
+        return None
+    return (mass[Label.HARD] / total, mass[Label.SOFT] / total, mass[Label.UNKNOWN] / total)
+
+
+def _begun_by(token: str) -> list[Label]:
+    """The labels that a token begins, whatever its case and the blanks around it."""
+    start = token.strip().lower()
+    return [label for label in Label if start and label.lower().startswith(start)]

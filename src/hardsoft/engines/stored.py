@@ -11,6 +11,7 @@ from hardsoft.core.chat import Completion
 from hardsoft.core.errors import errors_allowed
 from hardsoft.core.progress import Progress
 from hardsoft.engines.base import Engine
+from hardsoft.engines.local.saved import check_configured
 from hardsoft.engines.start import open_engine
 from hardsoft.prompting.prompts import Prompt
 from hardsoft.store.key import completion_setting
@@ -57,8 +58,10 @@ def complete(config: Config, prompt: Prompt, skills: Sequence[str], store: Store
     """Complete the prompt for every skill: from the store as far as it has them, else by the configured engine.
 
     Raises:
-        InputError: the engine cannot start or go on; what was stored by then stays.
+        InputError: the checkpoint is in another form than configured, or the engine cannot start or go on; what was stored by
+            then stays.
     """
+    check_configured(config)
     machine, tally = guess_machine(config), Tally()
     stored = StoredRows(store, completion_setting(config, machine), _questions(prompt, skills))
     if stored.missing and (found := find_machine(config)) != machine:

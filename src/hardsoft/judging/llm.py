@@ -1,7 +1,7 @@
 """A language model as judge: blind, rationale before verdict. Asks, and reads replies; knows neither the store nor any price.
 
-It is asked for JSON by a schema; at a server that refuses that, for JSON; at one that refuses that too, in words. A reply that is
-no such JSON is read as any answer is.
+It is asked for JSON by a schema; at a server that refuses that, for JSON; at one that refuses that too, in words. How a reply
+is read is `prompting.verdicts`' business.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hardsoft.config.judges import LLMJudgeConfig
 from hardsoft.core.chat import Chat, FinishReason
 from hardsoft.core.labels import Label
 from hardsoft.judging.base import JudgeOutcome, Verdict
-from hardsoft.prompting.answers import read_answer
+from hardsoft.prompting.verdicts import read_stated
 from hardsoft.servers.client import Server
 from hardsoft.servers.replies import Reply
 
@@ -115,19 +115,11 @@ class LLMJudge:
 
 
 def read_verdict(text: str, finish_reason: FinishReason) -> Verdict:
-    """The verdict that a reply states: JSON of `Answer`, with text around it or not, else an answer in words."""
+    """The verdict that a reply states, see `prompting.verdicts`, or why it states none."""
     if finish_reason == "content_filter":
         return Verdict(None, JudgeOutcome.REFUSED, text)
-    inner = text[text.find("{") : text.rfind("}") + 1]
-    for candidate in (text, inner):
-        try:
-            answer = Answer.model_validate_json(candidate)
-        except ValidationError:
-            continue
-        return Verdict(Label(answer.verdict), JudgeOutcome.ANSWERED, answer.rationale)
+    if stated := read_stated(text, finish_reason):
+        return Verdict(stated.label, JudgeOutcome.ANSWERED, stated.rationale)
     if finish_reason == "length":
         return Verdict(None, JudgeOutcome.TRUNCATED)
-    reading = read_answer(text, finish_reason)
-    if reading.answer and not inner:
-        return Verdict(reading.label, JudgeOutcome.ANSWERED, text)
     return Verdict(None, JudgeOutcome.UNPARSEABLE, text)

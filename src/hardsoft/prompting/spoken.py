@@ -46,17 +46,19 @@ _BLANK_LINES = re.compile(r"[^\S\n]?\n(?:[^\S\n]?\n)+")
 def spoken_part(completion: str) -> str:
     """A completion with its reasoning removed, even if unfinished, cut at the first end token."""
     depth = start = 0
+    opener = ""
     parts: list[str] = []
     tags = _THINK_TAG.finditer(completion) if _MAY_THINK.search(completion) else ()
     for tag in tags:
         closed = tag["close"] or tag["end"] or tag["unused"] or tag["done"] or tag["details"]
         if tag["fence"] or tag["details"]:
-            closed = "closed" if depth else None
-            if not depth:
+            if not depth or opener != tag[0][0]:  # of other code, within the reasoning or outside
                 continue
+            closed = "closed"
         if not closed:
             if not depth:
                 parts.append(completion[start : tag.start()])
+                opener = tag[0][0]
             depth += 1
         elif depth <= 1:
             if not depth:  # opened before the completion: all of it so far was reasoning

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any, Literal
 
 from openai.types.chat import ChatCompletion
-from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from hardsoft.core.progress import note
+from hardsoft.servers.tokens import read_first_token
 
 STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed", "finished", "")
 CUT = ("length", "max_tokens", "model_length", "max_output_tokens")
@@ -112,7 +112,7 @@ def _read_reply(reply: ChatCompletion) -> Reply:
     thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if thought and not text and reason not in CUT:
         raise UnusableReplyError("the reply has no content, only reasoning_content")
-    return Reply(text, "length" if reason in CUT else "stop", usage, str(reply.model or ""), _first_token(choice.logprobs))
+    return Reply(text, "length" if reason in CUT else "stop", usage, str(reply.model or ""), read_first_token(choice.logprobs))
 
 
 def _counts(usage: Any) -> dict[str, Any]:
@@ -133,11 +133,6 @@ def _count(value: Any) -> int:
         return int(value)
     _note_once(f"the server counts tokens as {str(value)[:40]!r}, which is no number of them; it is taken for 0")
     return 0
-
-
-def _first_token(logprobs: ChoiceLogprobs | None) -> dict[str, float]:
-    told = (logprobs and logprobs.content) or []
-    return {token.token: token.logprob for token in told[0].top_logprobs or []} if told else {}
 
 
 def _text(content: Any) -> str:

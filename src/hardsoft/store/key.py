@@ -62,7 +62,7 @@ def completion_setting(config: Config, machine: Machine) -> Setting:
         unnamed = {"base_url": config.engine.base_url, "model": config.engine.model}
         server = named if config.engine.identity else unnamed
         more: Setting = {"parameters": config.engine.parameters} if config.engine.parameters else {}
-        more |= {"scored": True} if config.prompt.mode == "label" else {}
+        more |= {"scored": 2 if config.engine.endpoint == "chat" else True} if config.prompt.mode == "label" else {}
         more |= {"endpoint": config.engine.endpoint} if config.engine.endpoint != "chat" else {}
         return {**kind, **newer, "generation": generation, "server": {**server, "prefill": config.engine.prefill, **more}}
     exact = config.model.dtype == "float32" and config.quantization.method == "none"
