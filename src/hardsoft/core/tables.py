@@ -42,7 +42,11 @@ def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ())
     Raises:
         InputError: the file is missing, empty, of another kind, not UTF-8, or not a table.
     """
-    text = _text(path)
+    return parse_csv(_text(path), path, separator, null_values)
+
+
+def parse_csv(text: str, path: str, separator: str = ",", null_values: tuple[str, ...] = ()) -> pl.DataFrame:
+    """The same of a text, which the messages call by its file's path."""
     if (plain := _plain_table(text, separator, ("", *null_values))) is not None:
         return plain
     rows = _rows(path, text, separator)
