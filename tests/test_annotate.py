@@ -149,3 +149,15 @@ def test_a_reference_without_a_label_column_is_left_alone(project: Repository) -
     assert (run.code, run.output.count("\n")) == (1, 1)
     assert "data/reference/labels.csv: no column 'label'" in run.output
     assert project.read("data/reference/labels.csv") == "skill,kind\nV-Ray,Hard\n"
+
+
+def test_a_terminal_that_takes_ascii_only_shows_names_too(project: Repository) -> None:
+    project.write("data/reference/labels.csv", "skill,label,note\nCafé work,Hard,\n")
+    project.write("cafe.csv", "skill,label,note\nCafé work,Soft,\n")
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        run = project.run("python", "-m", "hardsoft.annotate", "import", "cafe.csv", environment=environment)
+        assert run.code == 1
+        assert "conflict, not changed: Caf\\xe9 work: the reference has Hard, the file Soft" in run.output
+        assert run.output.endswith(
+            "annotate: cafe.csv: 1 labels differ from data/reference/labels.csv; change one side of each by hand\n"
+        )

@@ -8,6 +8,7 @@ import argparse
 import csv
 import hashlib
 import re
+from collections.abc import Sequence
 from html import unescape
 from io import StringIO
 from pathlib import Path
@@ -122,10 +123,8 @@ def extended(text: str, new: pl.DataFrame, reference: str) -> str:
     end = found[0] if found else "\n"
     if "note" not in columns and (left_out := new["note"].drop_nulls().len()):
         note(f"{reference} has no column 'note'; {left_out} notes are left out")
-    lines = StringIO(newline="")
     rows = new.select(pl.col(name) if name in new.columns else pl.lit(None).alias(name) for name in columns).rows()
-    csv.writer(lines, lineterminator=end).writerows(rows)
-    result = text.rstrip("\r\n") + end + lines.getvalue()
+    result = text.rstrip("\r\n") + end + "".join(_line(row) + end for row in rows)
     labels_of(parse_csv(result.removeprefix("\ufeff"), reference).with_row_index("line", offset=2), reference)
     return result
 
@@ -149,6 +148,13 @@ def import_labels(path: str, reference: str) -> None:
         print(f"conflict, not changed: {conflict}")
     if conflicts:
         raise InputError(f"{path}: {len(conflicts)} labels differ from {reference}; change one side of each by hand")
+
+
+def _line(row: Sequence[str | None]) -> str:
+    """A row as CSV, without a line end; fields with any kind of line end are quoted."""
+    line = StringIO(newline="")
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _is_page(path: str) -> bool:
