@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ import pytest
 
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
-from hardsoft.sweep.__main__ import check, claim, planned
+from hardsoft.sweep.__main__ import check, planned
+from hardsoft.sweep.claims import claim, name_given, release
 from hardsoft.sweep.job import experiment_name, own_device
+from hardsoft.sweep.objective import SECTIONS
 from hardsoft.sweep.stop import stop
 from tests.support.repositories import ROOT, Repository, Run, commit
 from tests.support.servers import JudgeHandler
@@ -108,6 +111,9 @@ def test_names_tell_what_differs() -> None:
         (["prompt=choice("], "Hydra does not understand: no viable alternative at input 'choice('"),
         (["metrics.confidence=0.9,2"], "metrics.confidence"),
         (["hydra/sweeper=optuna", "prompt=cot,typo"], "typo"),
+        (["prompt=cot", "sweep.trails=3"], "sweep.trails"),
+        (["prompt=cot", "hydra/launcher=jobllib"], "jobllib"),
+        (["prompt=cot", "sweep.objective=refrence.balanced_accuracy"], "did you mean reference?"),
     ],
 )
 def test_what_cannot_run_is_said_before_the_first_job(template: Path, overrides: list[str], message: str) -> None:
@@ -147,6 +153,60 @@ def test_two_sweeps_never_have_one_name(fresh: Repository) -> None:
         for name in ("a b", "x..y", "-x", "x/y"):
             with pytest.raises(InputError, match="can name an experiment"):
                 claim(name)
+
+
+def test_a_misspelt_objective_is_said_where_figures_are_known(fresh: Repository) -> None:
+    (fresh.path / "metrics").mkdir(exist_ok=True)
+    fresh.write("metrics/accuracy.json", (ROOT / "metrics/accuracy.json").read_text(encoding="utf-8"))
+    assert tuple(json.loads(fresh.read("metrics/accuracy.json"))) == SECTIONS
+    with contextlib.chdir(fresh.path):
+        check(["prompt=cot", "sweep.objective=sample.overall.accuracy"])
+        with pytest.raises(InputError, match=r"sweep.objective reference.balanced_acuracy: .*mean reference.balanced_accuracy\?"):
+            check(["prompt=cot", "sweep.objective=reference.balanced_acuracy"])
+        with pytest.raises(InputError, match=r"but \['correct', "):
+            check(["prompt=cot", "sweep.objective=sample.overall"])
+        fresh.write("metrics/accuracy.json", '{"reference": {"reason": "no labels"}}')
+        check(["prompt=cot"])
+
+
+def test_files_that_git_does_not_know_are_said_before_the_first_job(fresh: Repository) -> None:
+    fresh.write("conf/prompt/mine.yaml", fresh.read("conf/prompt/cot.yaml").replace("cot", "mine"))
+    fresh.write("conf/prompt/mine.jinja", fresh.read("conf/prompt/cot.jinja"))
+    with contextlib.chdir(fresh.path):
+        check(["prompt=cot,study"])
+        with pytest.raises(InputError, match=r"^conf/prompt/mine.jinja, conf/prompt/mine.yaml are not in git; `git add` them$"):
+            check(["prompt=cot,mine"])
+        fresh.done("git", "add", "conf/prompt/mine.jinja")
+        with pytest.raises(InputError, match=r"^conf/prompt/mine.yaml is not in git; `git add` it$"):
+            check(["+experiment=quick", "prompt=mine"])
+        fresh.done("git", "add", "conf/prompt/mine.yaml")
+        check(["prompt=mine"])
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [("=20261129", "20261129"), ("=true", "true"), ("='007'", "007"), ("=1e3", "1e3"), ("=", None), ("=null", None)],
+)
+def test_a_name_is_what_was_written(override: str, name: str | None) -> None:
+    assert name_given(["prompt=cot", f"sweep.name{override}"]) == name
+
+
+def test_the_name_of_a_sweep_that_died_is_free(fresh: Repository) -> None:
+    source = "import time; from hardsoft.sweep.claims import claim; claim('mine'); print('claimed', flush=True); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([sys.executable, "-c", source], cwd=fresh.path, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with contextlib.chdir(fresh.path):
+            with pytest.raises(InputError, match="a sweep of that name runs"):
+                claim("mine")
+            process.kill()
+            process.wait()
+            Path(".cache/sweeps/mine/0").mkdir()
+            Path(".cache/sweeps/mine/0/process").write_text(f"{platform.node()} {process.pid}", encoding="utf-8")
+            assert claim("mine") == "mine"
+            release("mine")
+            assert claim("mine") == "mine"
 
 
 def test_jobs_side_by_side_have_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
