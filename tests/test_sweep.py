@@ -49,13 +49,14 @@ def assert_untouched(repository: Repository) -> None:
 
 
 def test_what_fails_is_named_and_does_not_lose_the_others(repository: Repository) -> None:
-    run = repository.run(*SWEEP, "judge=o3,reference", "sweep.name=try")
+    run = repository.run(*SWEEP, "judge=o3,reference", "sweep.name=20261129")
     assert run.code == 1, run.output
-    assert list(experiments(repository)) == ["try-1-reference"]
+    assert list(experiments(repository)) == ["20261129-1-reference"]
     (failed,) = [line for line in run.output.splitlines() if line.startswith("failed: ")]
-    assert failed.startswith("failed: try-0-o3: ")
+    assert failed.startswith("failed: 20261129-0-o3: ")
     assert "missing: OPENAI_API_KEY" in failed
-    assert run.output.splitlines()[-1].startswith("sweep: 1 of 2 experiments failed; .cache/sweeps/try/")
+    assert run.output.splitlines()[-1].startswith("sweep: 1 of 2 experiments failed; .cache/sweeps/20261129/")
+    assert not (repository.path / ".cache/sweeps/20261129/claim").exists()
     assert_untouched(repository)
 
 
@@ -238,7 +239,10 @@ def test_experiments_on_other_nodes_keep_their_folders(tmp_path: Path, capsys: p
         assert not theirs.exists()
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))]
+)
+def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository, number: signal.Signals) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("OPENAI_API_KEY", "PYTHONPATH")}
     paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
     command = (*SWEEP, "sample.per_label=2,3,4", "sweep.name=stopped")
@@ -255,7 +259,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repos
         while not (places := list(repository.path.glob(".dvc/tmp/exps/standalone/tmp*"))) and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(2)  # into DVC's work
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output += process.stdout.read()
     assert places, "DVC runs experiments elsewhere than where `stop` tidies"
     assert process.returncode == 130, output

@@ -83,9 +83,8 @@ def check_in_git(overrides: list[str], params: str) -> None:
     used = {str(CONF / group.partition("@")[0] / f"{choice}.yaml") for group, choice in chosen.items()}
     used |= set(re.findall(r"[^\s'\"]+", params))
     if unknown := sorted(used & {*options, *others}):
-        raise InputError(
-            f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not in git; `git add` {'it' if len(unknown) == 1 else 'them'}"
-        )
+        are, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
+        raise InputError(f"{', '.join(unknown)} {are} not in git; `git add` {them}")
 
 
 def planned(arguments: Sequence[str]) -> list[list[str]]:
