@@ -297,6 +297,10 @@ def test_it_is_shown_and_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert "0 or more" in error.value.stderr
     Store(path).find(SETTING, keys())  # a use
     assert "0 rows deleted" in run("--prune", "30")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE setting SET used = used + 3 WHERE text LIKE '%test%'")  # by a clock that was wrong
+    connection.close()
+    assert "0 rows deleted" in run("--prune", "1")
     assert "201 rows deleted" in run("--prune", "0")
     assert Store(path).get(keys()) == {}
 

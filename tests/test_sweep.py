@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ import pytest
 
 from hardsoft.config.compose import compose
 from hardsoft.core.errors import InputError
-from hardsoft.sweep.__main__ import check, claim, planned
+from hardsoft.sweep.__main__ import check, planned
+from hardsoft.sweep.claims import claim, name_given, release
 from hardsoft.sweep.job import experiment_name, own_device
+from hardsoft.sweep.objective import SECTIONS
 from hardsoft.sweep.stop import stop
 from tests.support.repositories import ROOT, Repository, Run, commit
 from tests.support.servers import JudgeHandler
@@ -46,13 +49,14 @@ def assert_untouched(repository: Repository) -> None:
 
 
 def test_what_fails_is_named_and_does_not_lose_the_others(repository: Repository) -> None:
-    run = repository.run(*SWEEP, "judge=o3,reference", "sweep.name=try")
+    run = repository.run(*SWEEP, "judge=o3,reference", "sweep.name=20261129")
     assert run.code == 1, run.output
-    assert list(experiments(repository)) == ["try-1-reference"]
+    assert list(experiments(repository)) == ["20261129-1-reference"]
     (failed,) = [line for line in run.output.splitlines() if line.startswith("failed: ")]
-    assert failed.startswith("failed: try-0-o3: ")
+    assert failed.startswith("failed: 20261129-0-o3: ")
     assert "missing: OPENAI_API_KEY" in failed
-    assert run.output.splitlines()[-1].startswith("sweep: 1 of 2 experiments failed; .cache/sweeps/try/")
+    assert run.output.splitlines()[-1].startswith("sweep: 1 of 2 experiments failed; .cache/sweeps/20261129/")
+    assert not (repository.path / ".cache/sweeps/20261129/claim").exists()
     assert_untouched(repository)
 
 
@@ -108,6 +112,9 @@ def test_names_tell_what_differs() -> None:
         (["prompt=choice("], "Hydra does not understand: no viable alternative at input 'choice('"),
         (["metrics.confidence=0.9,2"], "metrics.confidence"),
         (["hydra/sweeper=optuna", "prompt=cot,typo"], "typo"),
+        (["prompt=cot", "sweep.trails=3"], "sweep.trails"),
+        (["prompt=cot", "hydra/launcher=jobllib"], "jobllib"),
+        (["prompt=cot", "sweep.objective=refrence.balanced_accuracy"], "did you mean reference?"),
     ],
 )
 def test_what_cannot_run_is_said_before_the_first_job(template: Path, overrides: list[str], message: str) -> None:
@@ -149,6 +156,60 @@ def test_two_sweeps_never_have_one_name(fresh: Repository) -> None:
                 claim(name)
 
 
+def test_a_misspelt_objective_is_said_where_figures_are_known(fresh: Repository) -> None:
+    (fresh.path / "metrics").mkdir(exist_ok=True)
+    fresh.write("metrics/accuracy.json", (ROOT / "metrics/accuracy.json").read_text(encoding="utf-8"))
+    assert tuple(json.loads(fresh.read("metrics/accuracy.json"))) == SECTIONS
+    with contextlib.chdir(fresh.path):
+        check(["prompt=cot", "sweep.objective=sample.overall.accuracy"])
+        with pytest.raises(InputError, match=r"sweep.objective reference.balanced_acuracy: .*mean reference.balanced_accuracy\?"):
+            check(["prompt=cot", "sweep.objective=reference.balanced_acuracy"])
+        with pytest.raises(InputError, match=r"but \['correct', "):
+            check(["prompt=cot", "sweep.objective=sample.overall"])
+        fresh.write("metrics/accuracy.json", '{"reference": {"reason": "no labels"}}')
+        check(["prompt=cot"])
+
+
+def test_files_that_git_does_not_know_are_said_before_the_first_job(fresh: Repository) -> None:
+    fresh.write("conf/prompt/mine.yaml", fresh.read("conf/prompt/cot.yaml").replace("cot", "mine"))
+    fresh.write("conf/prompt/mine.jinja", fresh.read("conf/prompt/cot.jinja"))
+    with contextlib.chdir(fresh.path):
+        check(["prompt=cot,study"])
+        with pytest.raises(InputError, match=r"^conf/prompt/mine.jinja, conf/prompt/mine.yaml are not in git; `git add` them$"):
+            check(["prompt=cot,mine"])
+        fresh.done("git", "add", "conf/prompt/mine.jinja")
+        with pytest.raises(InputError, match=r"^conf/prompt/mine.yaml is not in git; `git add` it$"):
+            check(["+experiment=quick", "prompt=mine"])
+        fresh.done("git", "add", "conf/prompt/mine.yaml")
+        check(["prompt=mine"])
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [("=20261129", "20261129"), ("=true", "true"), ("='007'", "007"), ("=1e3", "1e3"), ("=", None), ("=null", None)],
+)
+def test_a_name_is_what_was_written(override: str, name: str | None) -> None:
+    assert name_given(["prompt=cot", f"sweep.name{override}"]) == name
+
+
+def test_the_name_of_a_sweep_that_died_is_free(fresh: Repository) -> None:
+    source = "import time; from hardsoft.sweep.claims import claim; claim('mine'); print('claimed', flush=True); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([sys.executable, "-c", source], cwd=fresh.path, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with contextlib.chdir(fresh.path):
+            with pytest.raises(InputError, match="a sweep of that name runs"):
+                claim("mine")
+            process.kill()
+            process.wait()
+            Path(".cache/sweeps/mine/0").mkdir()
+            Path(".cache/sweeps/mine/0/process").write_text(f"{platform.node()} {process.pid}", encoding="utf-8")
+            assert claim("mine") == "mine"
+            release("mine")
+            assert claim("mine") == "mine"
+
+
 def test_jobs_side_by_side_have_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     with contextlib.chdir(tmp_path):
@@ -178,7 +239,10 @@ def test_experiments_on_other_nodes_keep_their_folders(tmp_path: Path, capsys: p
         assert not theirs.exists()
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))]
+)
+def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repository, number: signal.Signals) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("OPENAI_API_KEY", "PYTHONPATH")}
     paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
     command = (*SWEEP, "sample.per_label=2,3,4", "sweep.name=stopped")
@@ -195,7 +259,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_else(repository: Repos
         while not (places := list(repository.path.glob(".dvc/tmp/exps/standalone/tmp*"))) and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(2)  # into DVC's work
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output += process.stdout.read()
     assert places, "DVC runs experiments elsewhere than where `stop` tidies"
     assert process.returncode == 130, output

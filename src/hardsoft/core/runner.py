@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from hardsoft.core.errors import InputError
 
@@ -13,6 +14,9 @@ def run(name: str, main: Callable[[], None]) -> None:
         name: what the line begins with.
         main: the command.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names are in any language, and terminals not
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except InputError as error:

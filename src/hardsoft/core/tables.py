@@ -16,19 +16,9 @@ import polars as pl
 
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import not_utf_8
+from hardsoft.core.kinds import other_kind
+from hardsoft.core.swallowed import Suspect, first_with_rows, may_hold_rows
 
-OTHER_FILES = {
-    b"\x1f\x8b": "a gzip file; unpack it",
-    b"PK\x03\x04": "a zip or Excel file; unpack it, or export it as CSV",
-    b"\xd0\xcf\x11\xe0": "an Excel file of the old kind; export it as CSV",
-    b"BZh": "a bzip2 file; unpack it",
-    b"\xfd7zXZ": "an xz file; unpack it",
-    b"7z\xbc\xaf": "a 7z file; unpack it",
-    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
-    b"PAR1": "a Parquet file; export it as CSV",
-    b"%PDF": "a PDF; export the table as CSV",
-}
-"""How files begin that are often taken for CSV files."""
 BATCH = 50_000
 """Rows that are held as Python objects at once."""
 NO_TEXT = "\x1f"
@@ -42,10 +32,15 @@ def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ())
     Raises:
         InputError: the file is missing, empty, of another kind, not UTF-8, or not a table.
     """
-    text = _text(path)
+    return parse_csv(_text(path), path, separator, null_values)
+
+
+def parse_csv(text: str, path: str, separator: str = ",", null_values: tuple[str, ...] = ()) -> pl.DataFrame:
+    """The same of a text, which the messages call by its file's path."""
     if (plain := _plain_table(text, separator, ("", *null_values))) is not None:
         return plain
-    rows = _rows(path, text, separator)
+    suspects: list[Suspect] = []
+    rows = _rows(path, text, separator, suspects)
     header = next(rows, None)
     if header is None:
         raise InputError(f"{path}: empty; expected a CSV file with a header line")
@@ -57,7 +52,13 @@ def read_csv(path: str, separator: str = ",", null_values: tuple[str, ...] = ())
     while batch := list(islice(rows, BATCH)):
         columns = [[None if value in nulls else value for value in column] for column in zip(*batch, strict=True)]
         batches.append(pl.DataFrame(dict(zip(header, columns, strict=True)), schema=schema))
-    return pl.concat(batches)
+    table = pl.concat(batches)
+    if swallowed := first_with_rows(suspects, table, separator):
+        raise InputError(
+            f'{path}: line {swallowed.line} begins a quoted field with whole rows in it; close the quote, and write "" for one '
+            "inside a field (a backslash does not do)"
+        )
+    return table
 
 
 def require_columns(table: pl.DataFrame, path: str, columns: list[str], hint: str) -> None:
@@ -92,8 +93,8 @@ def _plain_table(text: str, separator: str, null_values: Sequence[str]) -> pl.Da
     return table.with_columns(pl.when(pl.all().is_in(list(null_values)).not_()).then(pl.all()))
 
 
-def _rows(path: str, text: str, separator: str) -> Iterator[list[str]]:
-    """The file's header and rows, all of the same length."""
+def _rows(path: str, text: str, separator: str, suspects: list[Suspect]) -> Iterator[list[str]]:
+    """The file's header and rows, all of the same length; fields that may have swallowed rows are added to the suspects."""
     first = 1
     if hint := _SEP_LINE.match(text):
         if hint[1] != separator:
@@ -118,18 +119,10 @@ def _rows(path: str, text: str, separator: str) -> Iterator[list[str]]:
             raise InputError(f"{path}: line {line} has {more if len(row) > fields else 'fewer fields than the header'}")
         if any('\\"' in value for value in row):
             raise InputError(f'{path}: line {line} has a backslash before a quote; write "" for one, and quote the field')
-        if any(_holds_rows(value, separator, fields, column) for column, value in enumerate(row)):
-            raise InputError(
-                f'{path}: line {line} begins a quoted field with whole rows in it; close the quote, and write "" for one '
-                "inside a field (a backslash does not do)"
-            )
+        for column, value in enumerate(row):
+            if may_hold_rows(value, separator, fields, column):
+                suspects.append(Suspect(line, column, value))
         yield row
-
-
-def _holds_rows(value: str, separator: str, fields: int, column: int) -> bool:
-    """Whether a field looks as if it had swallowed rows: the rest of its own, and the beginning of another."""
-    lines = [line for line in value.splitlines() if line.strip()] if fields > 1 else []
-    return len(lines) > 1 and lines[0].count(separator) >= fields - 1 - column and lines[-1].count(separator) >= column
 
 
 def _fault(error: csv.Error) -> str:
@@ -145,9 +138,8 @@ def _text(path: str) -> str:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder; expected a CSV file") from None
-    for start, kind in OTHER_FILES.items():
-        if content.startswith(start):
-            raise InputError(f"{path}: {kind}")
+    if kind := other_kind(content):
+        raise InputError(f"{path}: {kind}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

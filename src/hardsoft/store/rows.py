@@ -156,11 +156,12 @@ class Store:
 
     def prune(self, days: float) -> int:
         """Delete the rows of settings not used for so many days; returns how many."""
-        old = "SELECT id FROM setting WHERE julianday('now') - used >= ?"
+        old = "max(julianday('now') - used, 0) >= ?"  # a clock that was wrong may have put the last use into the future
         with self._open() as connection:
             with _transaction(connection):
-                deleted = connection.execute(f"DELETE FROM row WHERE setting IN ({old})", (days,)).rowcount
-                connection.execute("DELETE FROM setting WHERE julianday('now') - used >= ?", (days,))
+                settings = f"SELECT id FROM setting WHERE {old}"
+                deleted = connection.execute(f"DELETE FROM row WHERE setting IN ({settings})", (days,)).rowcount
+                connection.execute(f"DELETE FROM setting WHERE {old}", (days,))
             connection.execute("VACUUM")
         return deleted
 

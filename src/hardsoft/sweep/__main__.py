@@ -4,11 +4,9 @@ It is Hydra's multirun, so that its launchers and sweepers work. What a job (`jo
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +16,19 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from hardsoft.config.compose import compose
 from hardsoft.config.load import load_yaml
 from hardsoft.core.errors import InputError
 from hardsoft.core.progress import note
 from hardsoft.core.runner import run
-from hardsoft.sweep.job import FOLDER, LOG, OUTCOME, PROCESS, STOPPED, Outcome, job, own
-from hardsoft.sweep.stop import stop
+from hardsoft.sweep.claims import claim, is_name, name_given, release
+from hardsoft.sweep.git import run_git
+from hardsoft.sweep.job import FOLDER, LOG, OUTCOME, Outcome, job, own
+from hardsoft.sweep.objective import check_objective
+from hardsoft.sweep.stop import end_as_by_ctrl_c, stop
 from hydra_plugins.hardsoft_optuna.sweeper import split_space
 
 CONF = Path("conf")
@@ -34,18 +37,54 @@ SEARCH = "hydra/sweeper=optuna"
 
 def check(arguments: Sequence[str]) -> None:
     """Raise InputError for whatever would stop an experiment; better before the first than after it."""
-    if _git("rev-parse", "HEAD") is None:
+    if run_git("rev-parse", "HEAD") is None:
         raise InputError("experiments are commits: run it in a git repository with a first commit (`git clone`, or `git init`)")
     if not Path(".dvc").is_dir() or not (CONF / "sweep.yaml").is_file():
         raise InputError(
             "run it in the folder of a DVC repository with a conf/sweep.yaml, hardsoft's own (`dvc init` makes .dvc)"
         )
-    if unmerged := sorted({line.split("\t")[1] for line in (_git("ls-files", "-u") or "").splitlines()}):
+    if unmerged := sorted({line.split("\t")[1] for line in (run_git("ls-files", "-u") or "").splitlines()}):
         raise InputError(f"git: {', '.join(unmerged)} unmerged; resolve the conflict first")
-    if changed := (_git("status", "--porcelain", "-uno") or "").splitlines():
+    if changed := (run_git("status", "--porcelain", "-uno") or "").splitlines():
         note(f"uncommitted changes enter every experiment: {', '.join(line[3:] for line in changed)}")
+    check_objective(settings(arguments).sweep.objective)
     for overrides in planned(arguments):
-        compose(overrides)
+        check_in_git(overrides, compose(overrides))
+
+
+def settings(arguments: Sequence[str]) -> DictConfig:
+    """conf/sweep.yaml with the overrides that are about the sweep itself.
+
+    Raises:
+        InputError: there is no such setting.
+    """
+    try:
+        with initialize_config_dir(str(CONF.absolute()), version_base=None):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides([argument for argument in arguments if own(argument)])
+            fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+            return hydra.compose("sweep", fixed, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"conf/sweep.yaml: {str(error).partition(chr(10))[0]}") from None
+
+
+def check_in_git(overrides: list[str], params: str) -> None:
+    """Raise InputError for a file that an experiment uses and git does not know: experiments run in a copy of what git knows.
+
+    Args:
+        params: what the overrides compose to.
+    """
+    options = (run_git("ls-files", "-z", "--others", "--", str(CONF)) or "").split("\0")[:-1]
+    others = (run_git("ls-files", "-z", "--others", "--exclude-standard") or "").split("\0")[:-1]
+    if not options and not others:
+        return
+    with initialize_config_dir(str(CONF.absolute()), version_base=None):
+        chosen = hydra.compose("config", overrides, return_hydra_config=True).hydra.runtime.choices
+    used = {str(CONF / group.partition("@")[0] / f"{choice}.yaml") for group, choice in chosen.items()}
+    used |= set(re.findall(r"[^\s'\"]+", params))
+    if unknown := sorted(used & {*options, *others}):
+        are, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
+        raise InputError(f"{', '.join(unknown)} {are} not in git; `git add` {them}")
 
 
 def planned(arguments: Sequence[str]) -> list[list[str]]:
@@ -78,31 +117,6 @@ def choices(parser: OverridesParser, arguments: Sequence[str]) -> list[list[str]
     return [fixed, *([*fixed, value] for value in values)]
 
 
-def claim(given: str | None) -> str:
-    """The name of a sweep that no other has, now or before.
-
-    Raises:
-        InputError: the given one is taken.
-    """
-    name = given or f"{time.strftime('%m%d-%H%M%S')}-{os.getpid()}"
-    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) or ".." in name:
-        raise InputError(f"sweep.name={name}: letters, digits, dashes and dots can name an experiment")
-    taken = [ref for ref in (_git("for-each-ref", "--format=%(refname)", "refs/exps") or "").split() if f"/{name}-" in ref]
-    if taken:
-        raise InputError(
-            f"sweep.name={name}: there is an experiment {taken[0].rpartition('/')[2]}; take another name or remove it"
-        )
-    try:
-        (FOLDER / name).mkdir(parents=True)
-    except FileExistsError:
-        if list((FOLDER / name).glob(f"*/{PROCESS}")):
-            raise InputError(f"sweep.name={name}: a sweep of that name runs") from None
-        for path in (FOLDER / name).glob(f"*/{OUTCOME}"):
-            path.unlink()
-        (FOLDER / name / STOPPED).unlink(missing_ok=True)
-    return name
-
-
 def tell(folder: Path) -> None:
     """Compare the finished experiments, the first being the baseline, and name the others.
 
@@ -128,22 +142,19 @@ def main() -> None:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     check(overrides)
-    given = next((override.partition("=")[2] for override in overrides if override.startswith("sweep.name=")), None)
-    name = claim(given)
+    name = claim(name_given(overrides))
     folder = FOLDER / name
-    sys.argv[1:] = [*arguments, *([] if given else [f"sweep.name='{name}'"])]
+    end_as_by_ctrl_c()
+    # Quoted, since a name may look like a number or a truth value.
+    sys.argv[1:] = [*(argument for argument in arguments if not is_name(argument)), f"sweep.name='{name}'"]
     try:
         multirun()
     except KeyboardInterrupt:
         stop(folder)
         raise
+    finally:
+        release(name)
     tell(folder)
-
-
-def _git(*command: str) -> str | None:
-    """What git prints; None if it fails."""
-    done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

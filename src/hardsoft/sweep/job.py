@@ -3,7 +3,6 @@
 Knows Hydra's settings of the job and where it leaves what `stop` and the end of a sweep read; not what an experiment does.
 """
 
-import json
 import os
 import platform
 import re
@@ -14,9 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import dvc.api
 import pynvml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -25,7 +22,7 @@ from omegaconf import DictConfig
 from hardsoft.config.load import load_yaml
 from hardsoft.core.errors import InputError
 from hardsoft.core.files import to_json, write_outputs
-from hardsoft.core.paths import ACCURACY_METRICS
+from hardsoft.sweep.objective import figure
 
 FOLDER = Path(".cache/sweeps")
 OUTCOME, PROCESS, LOG, STOPPED = "outcome.json", "process", "output.log", "stopped"
@@ -98,24 +95,6 @@ def visible_devices() -> list[str]:
         return []
 
 
-def figure(name: str, key: str) -> float | None:
-    """A figure of an experiment's accuracy.json by its dotted key; None where it is not estimable.
-
-    Raises:
-        InputError: there is no such figure.
-    """
-    value: Any = json.loads(dvc.api.read(ACCURACY_METRICS, rev=name))
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise InputError(f"sweep.objective {key}: is no figure of {ACCURACY_METRICS}")
-        value = value[part]
-    if isinstance(value, dict | str):
-        raise InputError(
-            f"sweep.objective {key}: is no figure of {ACCURACY_METRICS}, but {value if isinstance(value, str) else list(value)}"
-        )
-    return None if value is None else float(value)
-
-
 def job(config: DictConfig) -> float:
     """One job of the multirun, by a name that a launcher's workers can import; what it returns is what a search maximises."""
     settings = HydraConfig.get()
@@ -123,7 +102,7 @@ def job(config: DictConfig) -> float:
     sweep = Path(settings.sweep.dir)
     if (sweep / STOPPED).exists():
         return float("-inf")
-    name, folder = experiment_name(config.sweep.name, number, overrides), sweep / str(number)
+    name, folder = experiment_name(str(config.sweep.name), number, overrides), sweep / str(number)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{name}: begins", flush=True)
     begin, objective = time.monotonic(), None

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -46,6 +47,19 @@ def stop(folder: Path) -> None:
     if not any("exp" in process.info["cmdline"] and process.info["cwd"] == os.getcwd() for process in processes_of("dvc")):
         for path in Path(".dvc/tmp/exps/standalone").glob("tmp*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def end_as_by_ctrl_c() -> None:
+    """Let the first SIGTERM or SIGHUP, which a closing terminal or a scheduler sends, be a KeyboardInterrupt; drop others."""
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in heard:  # not under nohup, which ignores SIGHUP
+        signal.signal(number, interrupt)
 
 
 def processes_of(program: str) -> Iterator[psutil.Process]:
