@@ -287,7 +287,7 @@ UNKNOWN_FORMS: list[Any] = [
 def test_a_first_token_that_cannot_be_read_is_not_told(logprobs: Any) -> None:
     reply = completion("Hard")
     reply["choices"][0]["logprobs"] = logprobs
-    told = read_reply(construct_type(value=reply, type_=ChatCompletion), "").first_token  # type: ignore[arg-type]
+    told = read_reply(construct_type(value=reply, type_=ChatCompletion)).first_token  # type: ignore[arg-type]
     assert label_probabilities(told) is None
 
 
