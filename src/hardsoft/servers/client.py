@@ -135,12 +135,10 @@ class Server:
                     on_answer(position, await self._patiently(ask, question, ended_by))
                     failures.note_answer()
                 except (openai.OpenAIError, MalformedReplyError, UnusableReplyError) as error:
-                    reason = failures.note_failure(error)
-                    if reason is None:
-                        on_failure(position, self.explain(error))
+                    if end := self._end(failures.note_failure(error), error):
+                        ended_by.append(end)
                     else:
-                        words = f"{self.name}: {reason}, the last by {self.explain(error)}"
-                        ended_by.append(InputError(words) if reason else error)
+                        on_failure(position, self.explain(error))
                 if ended_by or (until_one_is_answered and failures.answered):
                     return
 
@@ -155,6 +153,11 @@ class Server:
                     task.cancel()
             if ended_by:
                 raise ended_by[0]
+
+    def _end(self, reason: str | None, error: Exception) -> Exception | None:
+        """What ends the run; see `Failures.note_failure`."""
+        words = f"{self.name}: {reason}, the last by {self.explain(error)}"
+        return None if reason is None else InputError(words) if reason else error
 
     async def _all_end(self, tasks: Iterable[asyncio.Task[None]], ended_by: Sequence[Exception]) -> None:
         """Wait for tasks; once the run ends, for none of them longer than a try may take."""
