@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -49,6 +50,29 @@ def test_a_killed_run_resumes_where_it_was(fresh: Repository, processes: int, at
     fresh.configure("engine.processes=1", "engine.batch_size=16")  # however many began it
     resumed = classify(fresh)
     assert (resumed["skills"], resumed["stored"]) == (120, kept)
+    rows = [json.loads(line) for line in fresh.read(OUTPUTS[0]).splitlines()]
+    uninterrupted = complete([row["skill"] for row in rows], max_new_tokens=100)
+    assert [(row["completion"], row["finish_reason"], row["tokens"]) for row in rows] == list(map(text, uninterrupted))
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_lose_no_row_that_was_stored(fresh: Repository) -> None:
+    (fresh.path / "data/interim").mkdir()
+    fresh.write("data/interim/skills.csv", many_skills(900))
+    fresh.configure("engine.processes=1", "engine.batch_size=16")
+    draw, kept = random.Random(0), [0]
+    for _ in range(20):
+        run, wanted = start(fresh), kept[-1] + draw.randint(1, 20)
+        while stored(fresh) < wanted:
+            assert run.poll() is None, "the run ended before it was killed"
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        kept.append(stored(fresh))
+    assert kept == sorted(kept)
+    assert kept[-1] < 900
+    resumed = classify(fresh)
+    assert (resumed["skills"], resumed["stored"]) == (900, kept[-1])
     rows = [json.loads(line) for line in fresh.read(OUTPUTS[0]).splitlines()]
     uninterrupted = complete([row["skill"] for row in rows], max_new_tokens=100)
     assert [(row["completion"], row["finish_reason"], row["tokens"]) for row in rows] == list(map(text, uninterrupted))
