@@ -309,8 +309,7 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
     write_sample(repository, ["V-Ray", "Empathy", "Tact"])
     stage(repository, server[0], *BATCH)
     server[1].polls = 10**9
-    command = [sys.executable, "-m", "hardsoft.stages.judge"]
-    run = subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+    run = start_judging(repository)
     while not any(batch["polls"] > 2 for batch in server[1].batches.values()):
         time.sleep(0.01)
     run.send_signal(signal.SIGKILL)
@@ -321,6 +320,39 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
     assert "batch batch-0 is an earlier run's" in second.output
     assert "1 calls to the judge (3 verdicts are stored)" in second.output
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
+
+
+def start_judging(repository: Repository) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hardsoft.stages.judge"]
+    return subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+
+
+def test_a_batch_whose_creations_reply_is_lost_is_made_once(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    server[1].batches["batch-0"] = {"file": "another's", "endpoint": "/v1/chat/completions", "polls": 0, "fault": ""}
+    server[1].creation = "reset"
+    repository.staged("judge")
+    assert list(server[1].batches) == ["batch-0", "batch-1"]
+    assert server[1].seen == {"V-Ray": 1, "Empathy": 1}
+
+
+def test_a_batch_is_made_once_though_its_run_is_killed_before_it_knows_its_name(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    server[1].creation = "held"
+    run = start_judging(repository)
+    while not server[1].batches:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    server[1].creation = ""
+    assert "batch batch-0 is an earlier run's" in repository.staged("judge").output
+    assert (list(server[1].batches), server[1].seen) == (["batch-0"], {"V-Ray": 1, "Empathy": 1})
 
 
 def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:

@@ -130,8 +130,10 @@ class Panelist:
         bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._stored.missing}
         sent = {}
         for part in self._batches.in_batches(bodies):
-            batch = self._batches.submit(part)
-            self._log.add(batch, list(part))
+            file = self._batches.upload(part)
+            self._log.announce(file, list(part))
+            batch = self._batches.create(file)
+            self._log.add(batch, file, list(part))
             note(f"{self.name}: batch {batch} has {len(part)} questions; a killed run goes on waiting for it")
             sent[batch] = part
         for batch, part in sent.items():
@@ -145,6 +147,9 @@ class Panelist:
 
     def _collect_earlier(self) -> None:
         wanted = {_name(self._questions[row]) for row in self._stored.missing}
+        doubtful = self._log.in_doubt(wanted)
+        for file, batch in self._batches.find(doubtful.keys()).items() if doubtful else ():
+            self._log.add(batch, file, doubtful[file])
         for batch in self._log.holding(wanted):
             note(f"{self.name}: batch {batch} is an earlier run's")
             self._collect(batch)
