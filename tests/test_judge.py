@@ -308,13 +308,7 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
 ) -> None:
     write_sample(repository, ["V-Ray", "Empathy", "Tact"])
     stage(repository, server[0], *BATCH)
-    server[1].polls = 10**9
-    run = start_judging(repository)
-    while not any(batch["polls"] > 2 for batch in server[1].batches.values()):
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    server[1].polls = 0
+    killed_while_its_batch_runs(repository, server[1])
     write_sample(repository, ["V-Ray", "Empathy", "Tact", "New"])
     second = repository.staged("judge")
     assert "batch batch-0 is an earlier run's" in second.output
@@ -325,6 +319,57 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
 def start_judging(repository: Repository) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hardsoft.stages.judge"]
     return subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+
+
+def killed_while_its_batch_runs(repository: Repository, handler: type[JudgeHandler]) -> None:
+    handler.polls = 10**9
+    run = start_judging(repository)
+    while not any(batch["polls"] > 2 for batch in handler.batches.values()):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    handler.polls = 0
+
+
+def test_a_batch_that_is_paid_for_is_collected_by_a_run_without_batches(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    killed_while_its_batch_runs(repository, server[1])
+    write_sample(repository, ["V-Ray", "Empathy", "New"])
+    stage(repository, server[0])
+    assert "batch batch-0 is an earlier run's, and paid for" in repository.staged("judge").output
+    assert (len(server[1].batches), len(server[1].bodies)) == (1, 1)
+    assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "New": 1}
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("batch", "batch batch-0 is not to be found with"), ("output", "batch batch-0 has ended, but its answers are")],
+)
+def test_a_batch_that_is_lost_is_paid_again_only_when_told_so(
+    server: tuple[str, type[JudgeHandler]], repository: Repository, lost: str, words: str
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    killed_while_its_batch_runs(repository, server[1])
+    if lost == "batch":
+        server[1].batches["batch-1"] = server[1].batches.pop("batch-0")
+    else:
+        server[1].batches["batch-0"]["fault"] = "lost output"
+    for _ in range(2):
+        run = repository.stage("judge")
+        assert (run.code, len(server[1].batches)) == (1, 1)
+        assert words in run.output.splitlines()[-1]
+        assert "judge.resubmit=true asks and pays again" in run.output.splitlines()[-1]
+    stage(repository, server[0], "judge.resubmit=true")
+    assert words in repository.staged("judge").output
+    assert len(server[1].bodies) == 2
+    write_sample(repository, ["V-Ray", "Empathy", "New"])
+    stage(repository, server[0])
+    repository.staged("judge")
+    assert len(server[1].bodies) == 3
 
 
 def test_a_batch_whose_creations_reply_is_lost_is_made_once(

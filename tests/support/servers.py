@@ -159,7 +159,7 @@ class JudgeHandler(FaultHandler):
     files: dict[str, str]
     batches: dict[str, dict[str, Any]]
     fault: str
-    """Of batches: expired, failed, unknown model, or none."""
+    """Of batches: expired, failed, unknown model, lost output, or none."""
     polls: int
     """So often a batch is looked at before it has ended."""
     creation: str
@@ -172,7 +172,9 @@ class JudgeHandler(FaultHandler):
         if self.path.startswith("/v1/batches?"):
             return self.list_batches()
         if self.path.startswith("/v1/files/"):
-            return self.reply(200, self.files[self.path.split("/")[3]], {"Content-Type": "application/octet-stream"})
+            if (file := self.path.split("/")[3]) not in self.files:
+                return self.reply(404, {"error": {"message": "no such file"}})
+            return self.reply(200, self.files[file], {"Content-Type": "application/octet-stream"})
         if name == "gone":
             return self.reply(404, {"error": {"message": "no such model"}})
         if name == "broken":
@@ -280,6 +282,8 @@ class JudgeHandler(FaultHandler):
         random.Random(1).shuffle(good)
         self.files[f"{name}-out"] = "\n".join([*good, *good[:2], '{"custom_id": "half'])
         self.files[f"{name}-errors"] = "\n".join(bad)
+        if known["fault"] == "lost output":
+            del self.files[f"{name}-out"]
         named = {"output_file_id": f"{name}-out" if good else None, "error_file_id": f"{name}-errors" if bad else None}
         counts |= {"completed": len(good), "failed": len(bad)}
         status = "expired" if known["fault"] == "expired" else "completed"

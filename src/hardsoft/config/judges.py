@@ -52,6 +52,8 @@ class LLMJudgeConfig(AskedServer):
     """Which of the provider's endpoints a batch is for."""
     batch_poll_s: PositiveFloat
     """Seconds between two looks at a batch."""
+    resubmit: bool = False
+    """Ask, and pay, again where a batch that was sent off is not to be found, or its answers."""
 
     @model_validator(mode="after")
     def _one_by_one(self) -> Self:

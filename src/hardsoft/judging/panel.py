@@ -12,7 +12,7 @@ from hardsoft.core.progress import Progress, note
 from hardsoft.judging.base import JudgeOutcome, Verdict
 from hardsoft.judging.llm import LLMJudge, read_verdict
 from hardsoft.judging.plan import cost, plan, price_of
-from hardsoft.servers.batch import Batches, Results
+from hardsoft.servers.batch import GONE, LOST, Batches, Results
 from hardsoft.servers.client import NO_KEY
 from hardsoft.servers.replies import Reply, Usage
 from hardsoft.store.batches import BatchLog
@@ -45,10 +45,9 @@ class Panelist:
         self._look_up()
         self.stored = len(self._questions) - len(self._stored.missing)
         """Verdicts that were there before this run."""
-        if option.batch:
-            self._batches = Batches(self._judge.server, option.batch_endpoint, option.batch_poll_s)
-            self._log = BatchLog(store, batch_setting(option))
-            self._row_of = {_name(question): row for row, question in enumerate(self._questions)}
+        self._batches = Batches(self._judge.server, option.batch_endpoint, option.batch_poll_s)
+        self._log = BatchLog(store, batch_setting(option))
+        self._row_of = {_name(question): row for row, question in enumerate(self._questions)}
 
     @property
     def missing(self) -> bool:
@@ -59,14 +58,13 @@ class Panelist:
         """Collect what earlier runs have sent off in batches, and say what the rest will cost.
 
         Raises:
-            InputError: more than it may cost, or nobody knows; or no server.
+            InputError: more than it may cost, or nobody knows; no server; or a batch or its answers are not to be found.
         """
         if not self._stored.missing:
             return
         if warning := self._judge.announced():
             note(warning)
-        if self.option.batch:
-            self._collect_earlier()
+        self._collect_earlier()
         missing, option = self._stored.missing, self.option
         planned = plan(
             [self._questions[row] for row in missing],
@@ -108,8 +106,8 @@ class Panelist:
         setting, questions = verdict_setting(self.option), self._questions
         self._stored = StoredRows(self._store, setting, questions)
 
-    def _keep(self, row: int, reply: Reply) -> None:
-        value = {**asdict(reply), "batch": self.option.batch, "date": datetime.now(UTC).date().isoformat()}
+    def _keep(self, row: int, reply: Reply, batch: bool) -> None:
+        value = {**asdict(reply), "batch": batch, "date": datetime.now(UTC).date().isoformat()}
         self._stored.keep([(row, value)])
 
     def _ask_now(self) -> None:
@@ -117,7 +115,7 @@ class Panelist:
         with Progress(f"judge {self.name}", len(rows), "verdicts") as progress:
 
             def on_reply(place: int, reply: Reply) -> None:
-                self._keep(rows[place], reply)
+                self._keep(rows[place], reply, batch=False)
                 progress.advance()
 
             def on_failure(place: int, reason: str) -> None:
@@ -151,7 +149,7 @@ class Panelist:
         for file, batch in self._batches.find(doubtful.keys()).items() if doubtful else ():
             self._log.add(batch, file, doubtful[file])
         for batch in self._log.holding(wanted):
-            note(f"{self.name}: batch {batch} is an earlier run's")
+            note(f"{self.name}: batch {batch} is an earlier run's, and paid for; this one waits for it")
             self._collect(batch)
         self._look_up()
 
@@ -159,9 +157,16 @@ class Panelist:
         """Wait for a batch, and store its verdicts."""
         with Progress(f"judge {self.name}", 0, "verdicts") as progress:
             results = self._batches.collect(batch, progress.reach)
+        if results.status in (GONE, LOST):
+            found = "is not to be found" if results.status == GONE else "has ended, but its answers are not to be found"
+            words = f"{self.name}: batch {batch} {found} with this key"
+            if not self.option.resubmit:
+                raise InputError(f"{words}, see {self.option.api_key_env}; judge.resubmit=true asks and pays again")
+            note(f"{words}; its questions are asked again")
         for name, reply in results.replies.items():
             if name in self._row_of:
-                self._keep(self._row_of[name], reply)
+                self._keep(self._row_of[name], reply, batch=True)
+        self._log.settle(batch)
         return results
 
 

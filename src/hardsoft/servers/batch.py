@@ -22,6 +22,8 @@ from hardsoft.servers.faults import FILTER_CODES
 from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, read_reply
 
 ENDED = ("completed", "failed", "expired", "cancelled")
+GONE, LOST = "gone", "lost"
+"""Of a batch that the provider does not know by this key, and of one that it knows while its answers are deleted."""
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """Of one batch, by the provider's limits."""
 IN_DOUBT = (
@@ -39,7 +41,7 @@ class Results:
     """What came back of a batch, by the questions' ids."""
 
     status: str
-    """How it ended: one of ENDED, or `gone` where the provider no longer knows it."""
+    """How it ended: one of ENDED, GONE or LOST."""
     replies: dict[str, Reply]
     failures: dict[str, str]
     """Why a line is no reply."""
@@ -164,10 +166,14 @@ class Batches:
                     await asyncio.sleep(self.poll_s)
                     batch = await client.batches.retrieve(name)
             except openai.NotFoundError:
-                return Results("gone", {}, {})
+                return Results(GONE, {}, {})
             self._tell(batch, on_progress)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                for custom_id, answer in self._read(await self._lines(client, file)):
+                try:
+                    text = (await client.files.content(file)).text
+                except openai.NotFoundError:
+                    return Results(LOST, {}, {})
+                for custom_id, answer in self._read(text.split("\n")):  # splitlines would split at U+2028 too
                     if isinstance(answer, Reply):
                         replies.setdefault(custom_id, answer)
                     else:
@@ -175,12 +181,6 @@ class Batches:
         errors = batch.errors.data if batch.errors and batch.errors.data else []
         reason = mask("; ".join(str(error.message) for error in errors), self.server.secret)
         return Results(batch.status, replies, {row: why for row, why in failures.items() if row not in replies}, reason)
-
-    async def _lines(self, client: openai.AsyncOpenAI, file: str) -> Sequence[str]:
-        try:
-            return (await client.files.content(file)).text.split("\n")  # splitlines would split at U+2028 too
-        except openai.NotFoundError:
-            return []
 
     def _tell(self, batch: Batch, on_progress: Callable[[int, int], None]) -> None:
         if counts := batch.request_counts:

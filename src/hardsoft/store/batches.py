@@ -23,9 +23,15 @@ class BatchLog:
         """Remember a batch by its id, with its file and the ids of its questions."""
         self._put(batch, {"batch": batch, "file": file, "questions": list(questions)})
 
+    def settle(self, batch: str) -> None:
+        """Remember that a batch is collected, or given up: it is looked at no more."""
+        self._put(f"{batch} settled", {"settled": batch})
+
     def holding(self, questions: set[str]) -> list[str]:
-        """The batches that hold one of the questions, in the order of their ids."""
-        return sorted(value["batch"] for value in self._values("batch") if questions & set(value["questions"]))
+        """The batches under way that hold one of the questions, in the order of their ids."""
+        settled = {value["settled"] for value in self._values("settled")}
+        under_way = [value for value in self._values("batch") if value["batch"] not in settled]
+        return sorted(value["batch"] for value in under_way if questions & set(value["questions"]))
 
     def in_doubt(self, questions: set[str]) -> dict[str, list[str]]:
         """Files that hold one of the questions and of which nobody knows whether there is a batch, with their questions."""
