@@ -225,10 +225,12 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
     """The provider's prices count at its own address only; here that address is the test's."""
     environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
     for overrides, words in (
-        (["judge.budget_usd=0.0001"], "the plan exceeds judge.budget_usd, 0.0001"),
-        (["judge.model=x"], "lists no price of x"),
+        (["judge=openai", "judge.budget_usd=0.0001"], "exceeds judge.budget_usd, 0.0001; raise it"),
+        (["judge=openai", "judge.model=x"], "judge.prices lists no price of x"),
+        (["judge=panel", "judge.budget_usd=0.0001"], "openai, o3: the plan, $"),
+        (["judge=panel", "judge.judges.o3.budget_usd=0.0001"], "exceeds judge.judges.o3.budget_usd, 0.0001"),
     ):
-        repository.configure("judge=openai", *overrides)
+        repository.configure(*overrides)
         run = repository.stage("judge", environment=environment)
         assert run.code == 1
         assert words in run.output.splitlines()[-1]
@@ -439,6 +441,13 @@ def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.Monkey
     assert [len(part) for part in batches.in_batches(bodies)] == [3, 3, 2]
     monkeypatch.setattr("hardsoft.servers.batch.MOST_BYTES", 1)
     assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
+
+
+def test_a_panel_has_no_judge_twice() -> None:
+    overrides = ["judge=panel", "judge.judges.o3.model=gpt-6.1-sol", "judge.judges.o3.reasoning_effort=low"]
+    with pytest.raises(InputError, match=r"openai and o3 are one judge .* judge\.judges\.openai\.repeats=2"):
+        config(*overrides)
+    config(*overrides, "judge.judges.o3.blind=false")
 
 
 def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:

@@ -1,6 +1,7 @@
 """A language model of a panel: what it will be asked, what the store has of it, what it costs, and the asking."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -24,15 +25,20 @@ from hardsoft.store.rows import Store, canonical
 class Panelist:
     """One judge with its questions: each sampled skill's, once for every repeat."""
 
-    def __init__(self, name: str, option: LLMJudgeConfig, sample: pl.DataFrame, codebook: str, key: str, store: Store) -> None:
+    def __init__(
+        self, name: str, where: str, option: LLMJudgeConfig, sample: pl.DataFrame, codebook: str, key: str, store: Store
+    ) -> None:
         """
         Args:
             name: what its verdicts carry.
+            where: its key in params.yaml.
             sample: columns skill, label.
             codebook: the rules that it judges by.
             key: its server's; empty for none.
         """
-        self.name, self.option = name, option
+        self.name, self.where, self.option = name, where, option
+        self.planned_usd: float | None = 0.0
+        """What it will cost by its plan; None where nobody knows."""
         self.errors: dict[int, str] = {}
         """Why questions have no verdict, by their row."""
         self._store = store
@@ -74,12 +80,8 @@ class Panelist:
             option.prices.batch_share if option.batch else 1.0,
         )
         note(f"{self.name}: {planned}" + (f", by the prices of {option.prices.date}" if price_of(option) else ""))
-        if not missing or option.budget_usd is None:
-            return
-        if planned.price_usd is None:
-            raise InputError(f"judge.prices lists no price of {option.model}; add it, or set judge.budget_usd=null for no limit")
-        if planned.price_usd > option.budget_usd:
-            raise InputError(f"the plan exceeds judge.budget_usd, {option.budget_usd:g}; raise it, or sample fewer skills")
+        self.planned_usd = planned.price_usd if missing else 0.0
+        check_budget([self], option.budget_usd, self.where)
 
     def ask(self) -> None:
         """Ask for the verdicts that are missing; each is stored as it arrives.
@@ -161,13 +163,40 @@ class Panelist:
             found = "is not to be found" if results.status == GONE else "has ended, but its answers are not to be found"
             words = f"{self.name}: batch {batch} {found} with this key"
             if not self.option.resubmit:
-                raise InputError(f"{words}, see {self.option.api_key_env}; judge.resubmit=true asks and pays again")
+                raise InputError(f"{words}, see {self.option.api_key_env}; {self.where}.resubmit=true asks and pays again")
             note(f"{words}; its questions are asked again")
         for name, reply in results.replies.items():
             if name in self._row_of:
                 self._keep(self._row_of[name], reply, batch=True)
         self._log.settle(batch)
         return results
+
+
+def check_budget(panel: Sequence[Panelist], budget_usd: float | None, where: str) -> None:
+    """Hold judges' plans against what they may cost together.
+
+    Args:
+        budget_usd: US dollars, None for no limit.
+        where: the section of params.yaml whose `budget_usd` that is.
+
+    Raises:
+        InputError: more than it may cost, or nobody knows.
+    """
+    if budget_usd is None:
+        return
+    planned = 0.0
+    for judge in panel:
+        if judge.planned_usd is None:
+            raise InputError(
+                f"{judge.where}.prices lists no price of {judge.option.model} there, so {where}.budget_usd cannot be held; "
+                f"add the price, or set {where}.budget_usd=null for no limit"
+            )
+        planned += judge.planned_usd
+    if planned > budget_usd:
+        names = ", ".join(judge.name for judge in panel)
+        raise InputError(
+            f"{names}: the plan, ${planned:.4g}, exceeds {where}.budget_usd, {budget_usd:g}; raise it, or sample fewer skills"
+        )
 
 
 def _name(question: str) -> str:

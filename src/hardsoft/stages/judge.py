@@ -2,13 +2,13 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
-from hardsoft.config.judges import LLMJudgeConfig, language_judges
+from hardsoft.config.judges import JudgeConfig, PanelJudgeConfig, judge_key, language_judges
 from hardsoft.config.load import load_config
 from hardsoft.config.preflight import check_judge, read_key
 from hardsoft.core import paths
@@ -16,7 +16,7 @@ from hardsoft.core.errors import check_error_share
 from hardsoft.core.files import read_text, to_json, to_jsonl, write_outputs
 from hardsoft.core.runner import run
 from hardsoft.judging.base import JudgeOutcome
-from hardsoft.judging.panel import Panelist
+from hardsoft.judging.panel import Panelist, check_budget
 from hardsoft.judging.reference import read_reference, reference_verdicts
 from hardsoft.servers.replies import Usage
 from hardsoft.stages import tables
@@ -36,16 +36,19 @@ def judge_by_reference(path: str, skills: Sequence[str]) -> Rows:
     ]
 
 
-def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, store: Store) -> tuple[Rows, int]:
+def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> tuple[Rows, int]:
     """The verdicts of language models, and how many of them were stored before. All plans come before the first call.
 
     Raises:
         InputError: over budget, no server or key, or more failures than may be; verdicts so far are stored.
     """
-    codebook = read_text(paths.CODEBOOK)
+    codebook, judges = read_text(paths.CODEBOOK), language_judges(option)
 
     def convene() -> list[Panelist]:
-        return [Panelist(name, judge, sample, codebook, read_key(judge.api_key_env), store) for name, judge in judges.items()]
+        return [
+            Panelist(name, judge_key(option, name), judge, sample, codebook, read_key(judge.api_key_env), store)
+            for name, judge in judges.items()
+        ]
 
     panel = convene()
     if any(judge.missing for judge in panel):
@@ -54,6 +57,8 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
             panel = convene() if waited else panel
             for judge in panel:
                 judge.prepare()
+            if isinstance(option, PanelJudgeConfig):
+                check_budget(panel, option.budget_usd, "judge")
             for judge in panel:
                 judge.ask()
     rows: Rows = []
@@ -61,7 +66,7 @@ def judge_by_models(judges: Mapping[str, LLMJudgeConfig], sample: pl.DataFrame, 
         verdicts = judge.verdicts()
         kept = f"the other {len(verdicts) - len(judge.errors)} verdicts are stored, and `dvc repro` goes on with the rest"
         reasons = [judge.errors[row] for row in sorted(judge.errors)]
-        check_error_share(reasons, len(verdicts), judge.option.max_error_share, "judge.max_error_share", kept)
+        check_error_share(reasons, len(verdicts), judge.option.max_error_share, f"{judge.where}.max_error_share", kept)
         for row, (verdict, usage, price) in enumerate(verdicts):
             skill, repeat = sample["skill"][row // judge.option.repeats], row % judge.option.repeats + 1
             paid = {**asdict(usage), "price_usd": price}
@@ -93,7 +98,7 @@ def main() -> None:
     sample = tables.sample()
     judges = language_judges(config.judge)
     if judges:
-        rows, stored = judge_by_models(judges, sample, Store(None if no_store else default_path()))
+        rows, stored = judge_by_models(config.judge, sample, Store(None if no_store else default_path()))
     else:
         rows, stored = judge_by_reference(config.data.reference, sample["skill"].to_list()), 0
     rows.sort(key=lambda row: (row["skill"], row["judge"], row["repeat"]))
