@@ -314,7 +314,7 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
     write_sample(repository, ["V-Ray", "Empathy", "Tact", "New"])
     second = repository.staged("judge")
     assert "batch batch-0 is an earlier run's" in second.output
-    assert "1 calls to the judge (3 verdicts are stored)" in second.output
+    assert "1 calls to the judge (0 verdicts are stored)" in second.output
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
 
 
@@ -344,6 +344,33 @@ def test_a_batch_that_is_paid_for_is_collected_by_a_run_without_batches(
     assert "batch batch-0 is an earlier run's, and paid for" in repository.staged("judge").output
     assert (len(server[1].batches), len(server[1].bodies)) == (1, 1)
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "New": 1}
+
+
+def test_a_batch_under_way_holds_up_neither_other_batches_nor_other_judges(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    """The batches of a panel are sent before one is waited for, so is another experiment's; another judge need not wait."""
+    server_judge = (f"+judge@judge.judges.{name}=server" for name in ("b", "c"))
+    overrides = ["judge=panel", "~judge.judges.openai", "~judge.judges.o3", *server_judge]
+    for name in ("b", "c"):
+        set_to = {"base_url": server[0], "model": name, "batch": "true", "batch_poll_s": 0.02}
+        overrides += [f"judge.judges.{name}.{key}={value}" for key, value in set_to.items()]
+    write_sample(repository, ["V-Ray", "Empathy"])
+    repository.configure(*overrides)
+    server[1].polls = 10**9
+    runs = [start_judging(repository)]
+    while len(server[1].batches) < 2:
+        time.sleep(0.01)
+    write_sample(repository, ["Empathy", "New"])
+    runs.append(start_judging(repository))
+    while len(server[1].batches) < 4:
+        time.sleep(0.01)
+    stage(repository, server[0])
+    repository.staged("judge")
+    server[1].polls = 0
+    assert [run.wait() for run in runs] == [0, 0]
+    held = [len(server[1].files[batch["file"]].splitlines()) for batch in server[1].batches.values()]
+    assert (held, len(server[1].bodies)) == ([2, 2, 1, 1], 2), "each judge is asked once about each skill"
 
 
 @pytest.mark.parametrize(

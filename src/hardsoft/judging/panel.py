@@ -19,7 +19,7 @@ from hardsoft.servers.replies import Reply, Usage
 from hardsoft.store.batches import BatchLog
 from hardsoft.store.key import batch_setting, verdict_setting
 from hardsoft.store.lookup import StoredRows
-from hardsoft.store.rows import Store, canonical
+from hardsoft.store.rows import Store, canonical, setting_name
 
 
 class Panelist:
@@ -48,49 +48,104 @@ class Panelist:
         self._questions = [
             canonical({"messages": chat, "repeat": row % option.repeats + 1}) for row, chat in enumerate(self._chats)
         ]
+        self._asked: set[int] = set()
+        """Rows that this run has asked."""
+        self._rows: list[int] = []
+        """Rows that it is about to ask."""
+        self._others: dict[str, list[str]] = {}
+        """Batches of other runs that it waits for, with their questions."""
+        self._sent: dict[str, list[str]] = {}
+        """Batches that it has sent itself, with their questions."""
         self._look_up()
-        self.stored = len(self._questions) - len(self._stored.missing)
-        """Verdicts that were there before this run."""
         self._batches = Batches(self._judge.server, option.batch_endpoint, option.batch_poll_s)
         self._log = BatchLog(store, batch_setting(option))
         self._row_of = {_name(question): row for row, question in enumerate(self._questions)}
 
     @property
     def missing(self) -> bool:
-        """Whether a question has no verdict yet."""
-        return bool(self._stored.missing)
+        """Whether a question has no verdict, and was not asked in this run."""
+        return any(row not in self._asked for row in self._stored.missing)
+
+    @property
+    def stored(self) -> int:
+        """Verdicts that this run has not asked for."""
+        return len(self._questions) - len(self._asked)
+
+    @property
+    def lock(self) -> str:
+        """What must be held by the one who plans and asks: no other run then asks for the same."""
+        return setting_name({**verdict_setting(self.option), "blind": self.option.blind})
 
     def prepare(self) -> None:
-        """Collect what earlier runs have sent off in batches, and say what the rest will cost.
+        """Look up what is stored, and what is under way in batches of other runs; say what the rest will cost.
 
         Raises:
-            InputError: more than it may cost, or nobody knows; no server; or a batch or its answers are not to be found.
+            InputError: more than it may cost, or nobody knows; or no server.
         """
-        if not self._stored.missing:
+        self._look_up()
+        missing = [row for row in self._stored.missing if row not in self._asked]
+        self._others = self._under_way(missing)
+        held = {name for names in self._others.values() for name in names}
+        self._rows, option = [row for row in missing if _name(self._questions[row]) not in held], self.option
+        if not self._rows:
             return
         if warning := self._judge.announced():
             note(warning)
-        self._collect_earlier()
-        missing, option = self._stored.missing, self.option
         planned = plan(
-            [self._questions[row] for row in missing],
-            len(self._questions) - len(missing),
+            [self._questions[row] for row in self._rows],
+            len(self._questions) - len(self._stored.missing),
             option.expected_output_tokens,
             price_of(option),
             option.prices.batch_share if option.batch else 1.0,
         )
         note(f"{self.name}: {planned}" + (f", by the prices of {option.prices.date}" if price_of(option) else ""))
-        self.planned_usd = planned.price_usd if missing else 0.0
+        prices = (self.planned_usd, planned.price_usd)
+        self.planned_usd = None if None in prices else sum(price or 0.0 for price in prices)
         check_budget([self], option.budget_usd, self.where)
 
-    def ask(self) -> None:
-        """Ask for the verdicts that are missing; each is stored as it arrives.
+    def send(self) -> None:
+        """Send what it asks in batches off; none is waited for.
 
         Raises:
-            InputError: no server, a rejected key or option, an unknown model, no quota, or a batch refused as a whole.
+            InputError: no server, a rejected key, or no quota.
         """
-        if self._stored.missing:
-            (self._ask_in_batches if self.option.batch else self._ask_now)()
+        bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._rows}
+        for part in self._batches.in_batches(bodies):
+            file = self._batches.upload(part)
+            self._log.announce(file, list(part))
+            batch = self._batches.create(file)
+            self._log.add(batch, file, list(part))
+            note(f"{self.name}: batch {batch} has {len(part)} questions; a killed run goes on waiting for it")
+            self._sent[batch] = list(part)
+        self._asked.update(self._rows)
+
+    def ask(self) -> None:
+        """Ask at once; each verdict is stored as it arrives.
+
+        Raises:
+            InputError: no server, a rejected key or option, an unknown model, or no quota.
+        """
+        self._asked.update(self._rows)
+        if self._rows:
+            self._ask_now(self._rows)
+
+    def collect(self) -> None:
+        """Wait for the batches that hold its questions, and store their verdicts.
+
+        Raises:
+            InputError: no server, or a batch that is refused as a whole, or not to be found, or whose answers are not.
+        """
+        for batch in self._others:
+            self._collect(batch)
+        for batch in list(self._sent):
+            names, results = self._sent.pop(batch), self._collect(batch)
+            if results.status == "failed":
+                raise InputError(f"batch {batch} failed: {results.reason or 'the provider gives no reason'}")
+            for name in names:
+                if name not in results.replies:
+                    missing = f"the batch ended as {results.status} without an answer to it"
+                    self.errors[self._row_of[name]] = results.failures.get(name, missing)
+        self._look_up()
 
     def verdicts(self) -> list[tuple[Verdict, Usage, float | None]]:
         """Each question's verdict, its tokens and its price in US dollars, None without a listed price."""
@@ -112,8 +167,8 @@ class Panelist:
         value = {**asdict(reply), "batch": batch, "date": datetime.now(UTC).date().isoformat()}
         self._stored.keep([(row, value)])
 
-    def _ask_now(self) -> None:
-        rows, may_fail = self._stored.missing, errors_allowed(self.option.max_error_share, len(self._questions))
+    def _ask_now(self, rows: Sequence[int]) -> None:
+        may_fail = errors_allowed(self.option.max_error_share, len(self._questions))
         with Progress(f"judge {self.name}", len(rows), "verdicts") as progress:
 
             def on_reply(place: int, reply: Reply) -> None:
@@ -126,34 +181,16 @@ class Panelist:
 
             self._judge.ask((self._chats[row] for row in rows), on_reply, on_failure, may_fail)
 
-    def _ask_in_batches(self) -> None:
-        bodies = {_name(self._questions[row]): self._judge.body(self._chats[row]) for row in self._stored.missing}
-        sent = {}
-        for part in self._batches.in_batches(bodies):
-            file = self._batches.upload(part)
-            self._log.announce(file, list(part))
-            batch = self._batches.create(file)
-            self._log.add(batch, file, list(part))
-            note(f"{self.name}: batch {batch} has {len(part)} questions; a killed run goes on waiting for it")
-            sent[batch] = part
-        for batch, part in sent.items():
-            results = self._collect(batch)
-            if results.status == "failed":
-                raise InputError(f"batch {batch} failed: {results.reason or 'the provider gives no reason'}")
-            for name in part:
-                if name not in results.replies:
-                    missing = f"the batch ended as {results.status} without an answer to it"
-                    self.errors[self._row_of[name]] = results.failures.get(name, missing)
-
-    def _collect_earlier(self) -> None:
-        wanted = {_name(self._questions[row]) for row in self._stored.missing}
+    def _under_way(self, rows: Sequence[int]) -> dict[str, list[str]]:
+        """Other runs' batches that hold questions, by their ids, with all that they hold."""
+        wanted = {_name(self._questions[row]) for row in rows}
         doubtful = self._log.in_doubt(wanted)
         for file, batch in self._batches.find(doubtful.keys()).items() if doubtful else ():
             self._log.add(batch, file, doubtful[file])
-        for batch in self._log.holding(wanted):
+        others = self._log.holding(wanted)
+        for batch in others:
             note(f"{self.name}: batch {batch} is an earlier run's, and paid for; this one waits for it")
-            self._collect(batch)
-        self._look_up()
+        return others
 
     def _collect(self, batch: str) -> Results:
         """Wait for a batch, and store its verdicts."""

@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +37,32 @@ def judge_by_reference(path: str, skills: Sequence[str]) -> Rows:
     ]
 
 
+def ask_panel(panel: Sequence[Panelist], budget_usd: float | None, store: Store) -> None:
+    """Ask for what is missing, once; a batch of another run that answers not all of it leaves some for the next call.
+
+    Who plans and asks holds the judge's lock, so that experiments side by side pay once for the skills that they share. A batch
+    is waited for without it, and holds up nobody.
+
+    Args:
+        budget_usd: what all of them may cost together; None for no limit.
+    """
+    with ExitStack() as asking:
+        with ExitStack() as sending:
+            for judge in sorted(panel, key=lambda judge: judge.lock):
+                (sending if judge.option.batch else asking).enter_context(store.alone(judge.lock))
+            for judge in panel:
+                judge.prepare()
+            check_budget(panel, budget_usd, "judge")
+            for judge in panel:
+                if judge.option.batch:
+                    judge.send()
+        for judge in panel:
+            if not judge.option.batch:
+                judge.ask()
+    for judge in panel:
+        judge.collect()
+
+
 def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> tuple[Rows, int]:
     """The verdicts of language models, and how many of them were stored before. All plans come before the first call.
 
@@ -44,23 +71,14 @@ def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> 
     """
     codebook, judges = read_text(paths.CODEBOOK), language_judges(option)
 
-    def convene() -> list[Panelist]:
-        return [
-            Panelist(name, judge_key(option, name), judge, sample, codebook, read_key(judge.api_key_env), store)
-            for name, judge in judges.items()
-        ]
-
-    panel = convene()
+    panel = [
+        Panelist(name, judge_key(option, name), judge, sample, codebook, read_key(judge.api_key_env), store)
+        for name, judge in judges.items()
+    ]
     if any(judge.missing for judge in panel):
         check_judge(judges)
-        with store.alone("verdicts") as waited:  # experiments side by side would pay twice for the skills that they share
-            panel = convene() if waited else panel
-            for judge in panel:
-                judge.prepare()
-            if isinstance(option, PanelJudgeConfig):
-                check_budget(panel, option.budget_usd, "judge")
-            for judge in panel:
-                judge.ask()
+    while any(judge.missing for judge in panel):
+        ask_panel(panel, option.budget_usd if isinstance(option, PanelJudgeConfig) else None, store)
     rows: Rows = []
     for judge in panel:
         verdicts = judge.verdicts()

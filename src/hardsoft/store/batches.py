@@ -27,11 +27,12 @@ class BatchLog:
         """Remember that a batch is collected, or given up: it is looked at no more."""
         self._put(f"{batch} settled", {"settled": batch})
 
-    def holding(self, questions: set[str]) -> list[str]:
-        """The batches under way that hold one of the questions, in the order of their ids."""
+    def holding(self, questions: set[str]) -> dict[str, list[str]]:
+        """The batches under way that hold one of the questions, in the order of their ids, with all that they hold."""
         settled = {value["settled"] for value in self._values("settled")}
         under_way = [value for value in self._values("batch") if value["batch"] not in settled]
-        return sorted(value["batch"] for value in under_way if questions & set(value["questions"]))
+        holding = {value["batch"]: value["questions"] for value in under_way if questions & set(value["questions"])}
+        return dict(sorted(holding.items()))
 
     def in_doubt(self, questions: set[str]) -> dict[str, list[str]]:
         """Files that hold one of the questions and of which nobody knows whether there is a batch, with their questions."""
