@@ -470,6 +470,16 @@ def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.Monkey
     assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
 
 
+def test_another_model_than_the_one_asked_for_is_told(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0])
+    repository.staged("judge")
+    assert "replied_by" not in judge_metrics(repository), "a date more is the same model"
+    stage(repository, server[0], "judge.model=large")
+    assert repository.staged("judge").output.count("asked for large, and was answered by m-2026") == 1
+    assert judge_metrics(repository)["replied_by"] == ["m-2026"]
+
+
 def test_a_panel_has_no_judge_twice() -> None:
     overrides = ["judge=panel", "judge.judges.o3.model=gpt-6.1-sol", "judge.judges.o3.reasoning_effort=low"]
     with pytest.raises(InputError, match=r"openai and o3 are one judge .* judge\.judges\.openai\.repeats=2"):

@@ -48,6 +48,8 @@ class Panelist:
         self._questions = [
             canonical({"messages": chat, "repeat": row % option.repeats + 1}) for row, chat in enumerate(self._chats)
         ]
+        self.replied_by: set[str] = set()
+        """Names of other models than the one asked for, of the verdicts read."""
         self._asked: set[int] = set()
         """Rows that this run has asked."""
         self._rows: list[int] = []
@@ -154,9 +156,13 @@ class Panelist:
             if value is None:
                 result.append((Verdict(None, JudgeOutcome.ERROR, self.errors.get(row, "")), Usage(), 0.0))
                 continue
+            if not _is_one_model(self.option.model, value["model"]):
+                self.replied_by.add(value["model"])
             usage, share = Usage.of(value["usage"]), self.option.prices.batch_share if value["batch"] else 1.0
             price = cost(usage, price_of(self.option), share)
             result.append((read_verdict(value["text"], value["finish_reason"]), usage, price))
+        if self.replied_by:
+            note(f"{self.name}: asked for {self.option.model}, and was answered by {', '.join(sorted(self.replied_by))}")
         return result
 
     def _look_up(self) -> None:
@@ -234,6 +240,11 @@ def check_budget(panel: Sequence[Panelist], budget_usd: float | None, where: str
         raise InputError(
             f"{names}: the plan, ${planned:.4g}, exceeds {where}.budget_usd, {budget_usd:g}; raise it, or sample fewer skills"
         )
+
+
+def _is_one_model(one: str, other: str) -> bool:
+    """Whether two names are one model's: a provider adds a date to it, or takes it away."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def _name(question: str) -> str:

@@ -63,8 +63,10 @@ def ask_panel(panel: Sequence[Panelist], budget_usd: float | None, store: Store)
         judge.collect()
 
 
-def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> tuple[Rows, int]:
-    """The verdicts of language models, and how many of them were stored before. All plans come before the first call.
+def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> tuple[Rows, int, list[str]]:
+    """The verdicts of language models, how many of them were stored before, and the names of other models that gave some.
+
+    All plans come before the first call.
 
     Raises:
         InputError: over budget, no server or key, or more failures than may be; verdicts so far are stored.
@@ -89,7 +91,7 @@ def judge_by_models(option: JudgeConfig, sample: pl.DataFrame, store: Store) -> 
             skill, repeat = sample["skill"][row // judge.option.repeats], row % judge.option.repeats + 1
             paid = {**asdict(usage), "price_usd": price}
             rows.append({"skill": skill, "judge": judge.name, "repeat": repeat, **asdict(verdict), "usage": paid})
-    return rows, sum(judge.stored for judge in panel)
+    return rows, sum(judge.stored for judge in panel), sorted({name for judge in panel for name in judge.replied_by})
 
 
 def spending(rows: Rows) -> dict[str, Any]:
@@ -116,9 +118,9 @@ def main() -> None:
     sample = tables.sample()
     judges = language_judges(config.judge)
     if judges:
-        rows, stored = judge_by_models(config.judge, sample, Store(None if no_store else default_path()))
+        rows, stored, others = judge_by_models(config.judge, sample, Store(None if no_store else default_path()))
     else:
-        rows, stored = judge_by_reference(config.data.reference, sample["skill"].to_list()), 0
+        rows, stored, others = judge_by_reference(config.data.reference, sample["skill"].to_list()), 0, []
     rows.sort(key=lambda row: (row["skill"], row["judge"], row["repeat"]))
     outcomes = Counter(row["outcome"] for row in rows)
     metrics: dict[str, Any] = {
@@ -129,6 +131,8 @@ def main() -> None:
         "usage": spending(rows),
         "stored": stored,
     }
+    if others:
+        metrics["replied_by"] = others
     if len(given := ratings(rows)) > 1:
         metrics["agreement"] = raters_agreement(given)
     write_outputs({paths.VERDICTS: to_jsonl(rows), paths.JUDGE_METRICS: to_json(metrics)})
