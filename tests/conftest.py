@@ -126,7 +126,7 @@ def served() -> Iterator[str]:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[JudgeHandler]]]:
     """A server that judges; the test runs in this repository."""
     state = {"seen": Counter(), "bodies": [], "keys": [], "takes": ("json_schema", "json_object", None), "delay": 0.0}
-    state |= {"files": {}, "batches": {}, "fault": "", "polls": 1}
+    state |= {"files": {}, "batches": {}, "fault": "", "polls": 1, "creation": ""}
     handler: type[JudgeHandler] = type("ThisTestsHandler", (JudgeHandler,), state)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("hardsoft.servers.client.FIRST_PAUSE_S", 0.001)

@@ -225,10 +225,12 @@ def test_a_plan_over_budget_stops_before_the_first_call(server: tuple[str, type[
     """The provider's prices count at its own address only; here that address is the test's."""
     environment = {"OPENAI_BASE_URL": server[0], "OPENAI_API_KEY": "a-planted-key"}
     for overrides, words in (
-        (["judge.budget_usd=0.0001"], "the plan exceeds judge.budget_usd, 0.0001"),
-        (["judge.model=x"], "lists no price of x"),
+        (["judge=openai", "judge.budget_usd=0.0001"], "exceeds judge.budget_usd, 0.0001; raise it"),
+        (["judge=openai", "judge.model=x"], "judge.prices lists no price of x"),
+        (["judge=panel", "judge.budget_usd=0.0001"], "openai, o3: the plan, $"),
+        (["judge=panel", "judge.judges.o3.budget_usd=0.0001"], "exceeds judge.judges.o3.budget_usd, 0.0001"),
     ):
-        repository.configure("judge=openai", *overrides)
+        repository.configure(*overrides)
         run = repository.stage("judge", environment=environment)
         assert run.code == 1
         assert words in run.output.splitlines()[-1]
@@ -308,19 +310,123 @@ def test_a_batch_is_collected_by_the_next_run_after_a_kill(
 ) -> None:
     write_sample(repository, ["V-Ray", "Empathy", "Tact"])
     stage(repository, server[0], *BATCH)
-    server[1].polls = 10**9
-    command = [sys.executable, "-m", "hardsoft.stages.judge"]
-    run = subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
-    while not any(batch["polls"] > 2 for batch in server[1].batches.values()):
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    server[1].polls = 0
+    killed_while_its_batch_runs(repository, server[1])
     write_sample(repository, ["V-Ray", "Empathy", "Tact", "New"])
     second = repository.staged("judge")
     assert "batch batch-0 is an earlier run's" in second.output
-    assert "1 calls to the judge (3 verdicts are stored)" in second.output
+    assert "1 calls to the judge (0 verdicts are stored)" in second.output
     assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "Tact": 1, "New": 1}
+
+
+def start_judging(repository: Repository) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hardsoft.stages.judge"]
+    return subprocess.Popen(command, cwd=repository.path, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.DEVNULL)
+
+
+def killed_while_its_batch_runs(repository: Repository, handler: type[JudgeHandler]) -> None:
+    handler.polls = 10**9
+    run = start_judging(repository)
+    while not any(batch["polls"] > 2 for batch in handler.batches.values()):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    handler.polls = 0
+
+
+def test_a_batch_that_is_paid_for_is_collected_by_a_run_without_batches(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    killed_while_its_batch_runs(repository, server[1])
+    write_sample(repository, ["V-Ray", "Empathy", "New"])
+    stage(repository, server[0])
+    assert "batch batch-0 is an earlier run's, and paid for" in repository.staged("judge").output
+    assert (len(server[1].batches), len(server[1].bodies)) == (1, 1)
+    assert server[1].seen == {"V-Ray": 1, "Empathy": 1, "New": 1}
+
+
+def test_a_batch_under_way_holds_up_neither_other_batches_nor_other_judges(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    """The batches of a panel are sent before one is waited for, so is another experiment's; another judge need not wait."""
+    server_judge = (f"+judge@judge.judges.{name}=server" for name in ("b", "c"))
+    overrides = ["judge=panel", "~judge.judges.openai", "~judge.judges.o3", *server_judge]
+    for name in ("b", "c"):
+        set_to = {"base_url": server[0], "model": name, "batch": "true", "batch_poll_s": 0.02}
+        overrides += [f"judge.judges.{name}.{key}={value}" for key, value in set_to.items()]
+    write_sample(repository, ["V-Ray", "Empathy"])
+    repository.configure(*overrides)
+    server[1].polls = 10**9
+    runs = [start_judging(repository)]
+    while len(server[1].batches) < 2:
+        time.sleep(0.01)
+    write_sample(repository, ["Empathy", "New"])
+    runs.append(start_judging(repository))
+    while len(server[1].batches) < 4:
+        time.sleep(0.01)
+    stage(repository, server[0])
+    repository.staged("judge")
+    server[1].polls = 0
+    assert [run.wait() for run in runs] == [0, 0]
+    held = [len(server[1].files[batch["file"]].splitlines()) for batch in server[1].batches.values()]
+    assert (held, len(server[1].bodies)) == ([2, 2, 1, 1], 2), "each judge is asked once about each skill"
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("batch", "batch batch-0 is not to be found with"), ("output", "batch batch-0 has ended, but its answers are")],
+)
+def test_a_batch_that_is_lost_is_paid_again_only_when_told_so(
+    server: tuple[str, type[JudgeHandler]], repository: Repository, lost: str, words: str
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    killed_while_its_batch_runs(repository, server[1])
+    if lost == "batch":
+        server[1].batches["batch-1"] = server[1].batches.pop("batch-0")
+    else:
+        server[1].batches["batch-0"]["fault"] = "lost output"
+    for _ in range(2):
+        run = repository.stage("judge")
+        assert (run.code, len(server[1].batches)) == (1, 1)
+        assert words in run.output.splitlines()[-1]
+        assert "judge.resubmit=true asks and pays again" in run.output.splitlines()[-1]
+    stage(repository, server[0], "judge.resubmit=true")
+    assert words in repository.staged("judge").output
+    assert len(server[1].bodies) == 2
+    write_sample(repository, ["V-Ray", "Empathy", "New"])
+    stage(repository, server[0])
+    repository.staged("judge")
+    assert len(server[1].bodies) == 3
+
+
+def test_a_batch_whose_creations_reply_is_lost_is_made_once(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    server[1].batches["batch-0"] = {"file": "another's", "endpoint": "/v1/chat/completions", "polls": 0, "fault": ""}
+    server[1].creation = "reset"
+    repository.staged("judge")
+    assert list(server[1].batches) == ["batch-0", "batch-1"]
+    assert server[1].seen == {"V-Ray": 1, "Empathy": 1}
+
+
+def test_a_batch_is_made_once_though_its_run_is_killed_before_it_knows_its_name(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0], *BATCH)
+    server[1].creation = "held"
+    run = start_judging(repository)
+    while not server[1].batches:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    server[1].creation = ""
+    assert "batch batch-0 is an earlier run's" in repository.staged("judge").output
+    assert (list(server[1].batches), server[1].seen) == (["batch-0"], {"V-Ray": 1, "Empathy": 1})
 
 
 def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
@@ -362,6 +468,23 @@ def test_a_batch_is_no_larger_than_the_provider_takes(monkeypatch: pytest.Monkey
     assert [len(part) for part in batches.in_batches(bodies)] == [3, 3, 2]
     monkeypatch.setattr("hardsoft.servers.batch.MOST_BYTES", 1)
     assert [len(part) for part in batches.in_batches(bodies)] == [1] * 8
+
+
+def test_another_model_than_the_one_asked_for_is_told(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
+    write_sample(repository, ["V-Ray", "Empathy"])
+    stage(repository, server[0])
+    repository.staged("judge")
+    assert "replied_by" not in judge_metrics(repository), "a date more is the same model"
+    stage(repository, server[0], "judge.model=large")
+    assert repository.staged("judge").output.count("asked for large, and was answered by m-2026") == 1
+    assert judge_metrics(repository)["replied_by"] == ["m-2026"]
+
+
+def test_a_panel_has_no_judge_twice() -> None:
+    overrides = ["judge=panel", "judge.judges.o3.model=gpt-6.1-sol", "judge.judges.o3.reasoning_effort=low"]
+    with pytest.raises(InputError, match=r"openai and o3 are one judge .* judge\.judges\.openai\.repeats=2"):
+        config(*overrides)
+    config(*overrides, "judge.judges.o3.blind=false")
 
 
 def test_the_majority_of_repeats_and_judges_counts(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:

@@ -159,16 +159,22 @@ class JudgeHandler(FaultHandler):
     files: dict[str, str]
     batches: dict[str, dict[str, Any]]
     fault: str
-    """Of batches: expired, failed, unknown model, or none."""
+    """Of batches: expired, failed, unknown model, lost output, or none."""
     polls: int
     """So often a batch is looked at before it has ended."""
+    creation: str
+    """What becomes of the reply to a batch's creation: reset (once), held until it is something else, or none of these."""
 
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
         if self.path.startswith("/v1/batches/"):
             return self.look_at_batch(name)
+        if self.path.startswith("/v1/batches?"):
+            return self.list_batches()
         if self.path.startswith("/v1/files/"):
-            return self.reply(200, self.files[self.path.split("/")[3]], {"Content-Type": "application/octet-stream"})
+            if (file := self.path.split("/")[3]) not in self.files:
+                return self.reply(404, {"error": {"message": "no such file"}})
+            return self.reply(200, self.files[file], {"Content-Type": "application/octet-stream"})
         if name == "gone":
             return self.reply(404, {"error": {"message": "no such model"}})
         if name == "broken":
@@ -193,6 +199,12 @@ class JudgeHandler(FaultHandler):
         if self.path == "/v1/batches":
             name = f"batch-{len(self.batches)}"
             self.batches[name] = {"file": body["input_file_id"], "endpoint": body["endpoint"], "polls": 0, "fault": self.fault}
+            if self.creation == "reset":
+                type(self).creation = ""
+                self.close_connection = True
+                return None
+            while self.creation == "held":
+                time.sleep(0.01)
             return self.reply(200, self.batch(name, "validating"))
         self.bodies.append(body)
         skill = body["messages"][-1]["content"].removeprefix("Skill: ").partition("\n")[0]
@@ -226,6 +238,14 @@ class JudgeHandler(FaultHandler):
         known = self.batches[name]
         usual = {"id": name, "object": "batch", "created_at": 0, "completion_window": "24h", "input_file_id": known["file"]}
         return {**usual, "endpoint": known["endpoint"], "status": status, **more}
+
+    def list_batches(self) -> None:
+        """A page of one batch, the latest first."""
+        names = list(reversed(self.batches))
+        after = self.path.partition("after=")[2].partition("&")[0]
+        place = names.index(after) + 1 if after else 0
+        page = [self.batch(name, "in_progress") for name in names[place : place + 1]]
+        self.reply(200, {"object": "list", "data": page, "has_more": place + 1 < len(names)})
 
     def look_at_batch(self, name: str) -> None:
         if name not in self.batches:
@@ -262,6 +282,8 @@ class JudgeHandler(FaultHandler):
         random.Random(1).shuffle(good)
         self.files[f"{name}-out"] = "\n".join([*good, *good[:2], '{"custom_id": "half'])
         self.files[f"{name}-errors"] = "\n".join(bad)
+        if known["fault"] == "lost output":
+            del self.files[f"{name}-out"]
         named = {"output_file_id": f"{name}-out" if good else None, "error_file_id": f"{name}-errors" if bad else None}
         counts |= {"completed": len(good), "failed": len(bad)}
         status = "expired" if known["fault"] == "expired" else "completed"

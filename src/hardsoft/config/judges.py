@@ -1,6 +1,7 @@
 """Section judge of params.yaml: who gives verdicts, one class a kind, and what that may cost."""
 
-from typing import Annotated, Literal, Self
+import os
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -52,6 +53,8 @@ class LLMJudgeConfig(AskedServer):
     """Which of the provider's endpoints a batch is for."""
     batch_poll_s: PositiveFloat
     """Seconds between two looks at a batch."""
+    resubmit: bool = False
+    """Ask, and pay, again where a batch that was sent off is not to be found, or its answers."""
 
     @model_validator(mode="after")
     def _one_by_one(self) -> Self:
@@ -64,6 +67,26 @@ class PanelJudgeConfig(Section):
     kind: Literal["panel"]
     judges: dict[str, LLMJudgeConfig] = Field(min_length=1)
     """By the name that verdicts carry; the majority counts."""
+    budget_usd: NonNegativeFloat | None = None
+    """US dollars that one run of all of them may cost by their plans; null: the sum of what each may."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names: dict[tuple[Any, ...], str] = {}
+        for name, judge in self.judges.items():
+            if other := names.get(_asked_as(judge)):
+                raise ValueError(
+                    f"judges: {other} and {name} are one judge asked in one way, whose verdicts are stored once; "
+                    f"give {name} another model, or leave it out and set judge.judges.{other}.repeats=2"
+                )
+            names[_asked_as(judge)] = name
+        return self
+
+
+def _asked_as(judge: LLMJudgeConfig) -> tuple[Any, ...]:
+    """What tells a judge's verdicts from another's."""
+    server = judge.identity or (judge.base_url or os.environ.get("OPENAI_BASE_URL"), judge.model)
+    return server, judge.endpoint, judge.reasoning_effort, judge.max_completion_tokens, judge.blind
 
 
 JudgeConfig = Annotated[ReferenceJudgeConfig | LLMJudgeConfig | PanelJudgeConfig, Field(discriminator="kind")]
@@ -74,3 +97,8 @@ def language_judges(judge: JudgeConfig) -> dict[str, LLMJudgeConfig]:
     if isinstance(judge, PanelJudgeConfig):
         return judge.judges
     return {judge.model: judge} if isinstance(judge, LLMJudgeConfig) else {}
+
+
+def judge_key(judge: JudgeConfig, name: str) -> str:
+    """Where params.yaml has the judge of a name."""
+    return f"judge.judges.{name}" if isinstance(judge, PanelJudgeConfig) else "judge"

@@ -1,11 +1,13 @@
 """The provider's Batch API: many questions in a file, answered within a day at a share of the price. Knows no store, no price.
 
 A batch's lines come back in any order, some perhaps twice, as errors, or never (it expired): each line stands for itself.
+A batch costs money, so it is never created a second time unseen: not by the client's retries, and when a reply is lost only after
+looking whether the provider has made it. What tells it is the file of its questions.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +15,25 @@ import openai
 from openai.types.batch import Batch
 from openai.types.chat import ChatCompletion
 
+from hardsoft.core.errors import InputError
 from hardsoft.core.secrets import mask
-from hardsoft.servers.client import Server
+from hardsoft.servers.client import FIRST_PAUSE_S, LONGEST_PAUSE_S, NO_JSON, Server
 from hardsoft.servers.faults import FILTER_CODES
 from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, UnusableReplyError, read_reply
 
 ENDED = ("completed", "failed", "expired", "cancelled")
+GONE, LOST = "gone", "lost"
+"""Of a batch that the provider does not know by this key, and of one that it knows while its answers are deleted."""
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """Of one batch, by the provider's limits."""
+IN_DOUBT = (
+    openai.APIConnectionError,
+    openai.InternalServerError,
+    openai.RateLimitError,
+    openai.APIResponseValidationError,
+    *NO_JSON,
+)
+"""Failures of a creation that are worth another try, and after most of which a batch may have been made."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Results:
     """What came back of a batch, by the questions' ids."""
 
     status: str
-    """How it ended: one of ENDED, or `gone` where the provider no longer knows it."""
+    """How it ended: one of ENDED, GONE or LOST."""
     replies: dict[str, Reply]
     failures: dict[str, str]
     """Why a line is no reply."""
@@ -46,20 +59,39 @@ class Batches:
     poll_s: float
     """Seconds between two looks at a batch."""
 
-    def submit(self, bodies: Mapping[str, Mapping[str, Any]]) -> str:
-        """Send one batch off.
+    def upload(self, bodies: Mapping[str, Mapping[str, Any]]) -> str:
+        """Upload the file of one batch's questions, which costs nothing yet.
 
         Args:
             bodies: requests of chat completions by their ids, as many as `in_batches` gives.
 
         Returns:
+            The file's id.
+
+        Raises:
+            InputError: no server, or a rejected key.
+        """
+        content = "".join(self._line(name, body) for name, body in bodies.items()).encode()
+        return asyncio.run(self._upload(content))
+
+    def create(self, file: str) -> str:
+        """Send the batch of an uploaded file off, once.
+
+        Returns:
             The batch's id.
 
         Raises:
-            InputError: no server, a rejected key, no quota.
+            InputError: no server, a rejected key, no quota; the batch may have been made all the same, see `find`.
         """
-        content = "".join(self._line(name, body) for name, body in bodies.items()).encode()
-        return asyncio.run(self._submit(content))
+        return asyncio.run(self._create(file))
+
+    def find(self, files: Set[str]) -> dict[str, str]:
+        """The batches that the provider has of files, by the file.
+
+        Raises:
+            InputError: no server, or a rejected key.
+        """
+        return asyncio.run(self._find_alone(files))
 
     def collect(self, batch: str, on_progress: Callable[[int, int], None]) -> Results:
         """Wait for a batch to end, and read what came back.
@@ -90,12 +122,38 @@ class Batches:
         sent = body if self.endpoint == "/v1/chat/completions" else as_responses(body)
         return json.dumps({"custom_id": name, "method": "POST", "url": self.endpoint, "body": sent}) + "\n"
 
-    async def _submit(self, content: bytes) -> str:
+    async def _upload(self, content: bytes) -> str:
         async with self.server as client:
-            file = await client.files.create(file=("questions.jsonl", content), purpose="batch")
-            endpoint: Any = self.endpoint
-            batch = await client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
-        return batch.id
+            return (await client.files.create(file=("questions.jsonl", content), purpose="batch")).id
+
+    async def _create(self, file: str) -> str:
+        endpoint: Any = self.endpoint
+        pause, tries_left = FIRST_PAUSE_S, self.server.max_retries
+        async with self.server as client:
+            once = client.with_options(max_retries=0)
+            while True:
+                try:
+                    return (await once.batches.create(input_file_id=file, endpoint=endpoint, completion_window="24h")).id
+                except IN_DOUBT as error:
+                    await asyncio.sleep(pause)
+                    if made := await self._find(client, {file}):
+                        return made[file]
+                    if not tries_left:
+                        raise InputError(f"{self.server.name}: no batch was made: {self.server.explain(error)}") from None
+                pause, tries_left = min(2 * pause, LONGEST_PAUSE_S), tries_left - 1
+
+    async def _find_alone(self, files: Set[str]) -> dict[str, str]:
+        async with self.server as client:
+            return await self._find(client, files)
+
+    async def _find(self, client: openai.AsyncOpenAI, files: Set[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        async for batch in client.batches.list(limit=100):
+            if batch.input_file_id in files:
+                found[batch.input_file_id] = batch.id
+            if len(found) == len(files):
+                break
+        return found
 
     async def _collect(self, name: str, on_progress: Callable[[int, int], None]) -> Results:
         replies: dict[str, Reply] = {}
@@ -108,10 +166,14 @@ class Batches:
                     await asyncio.sleep(self.poll_s)
                     batch = await client.batches.retrieve(name)
             except openai.NotFoundError:
-                return Results("gone", {}, {})
+                return Results(GONE, {}, {})
             self._tell(batch, on_progress)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                for custom_id, answer in self._read(await self._lines(client, file)):
+                try:
+                    text = (await client.files.content(file)).text
+                except openai.NotFoundError:
+                    return Results(LOST, {}, {})
+                for custom_id, answer in self._read(text.split("\n")):  # splitlines would split at U+2028 too
                     if isinstance(answer, Reply):
                         replies.setdefault(custom_id, answer)
                     else:
@@ -119,12 +181,6 @@ class Batches:
         errors = batch.errors.data if batch.errors and batch.errors.data else []
         reason = mask("; ".join(str(error.message) for error in errors), self.server.secret)
         return Results(batch.status, replies, {row: why for row, why in failures.items() if row not in replies}, reason)
-
-    async def _lines(self, client: openai.AsyncOpenAI, file: str) -> Sequence[str]:
-        try:
-            return (await client.files.content(file)).text.split("\n")  # splitlines would split at U+2028 too
-        except openai.NotFoundError:
-            return []
 
     def _tell(self, batch: Batch, on_progress: Callable[[int, int], None]) -> None:
         if counts := batch.request_counts:

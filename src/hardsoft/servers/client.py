@@ -68,7 +68,7 @@ class Server:
         self.secret = "" if key == NO_KEY else key
         """The key, which no message may hold; empty where there is none."""
         self._base_url, self._key, self._concurrency = base_url, key, concurrency
-        self._timeout_s, self._max_retries = timeout_s, max_retries
+        self._timeout_s, self.max_retries = timeout_s, max_retries
         self._refusals = Counter(refused)
         """How many values of a parameter were refused: so many of its fallbacks are passed over."""
 
@@ -83,7 +83,7 @@ class Server:
                 api_key=self._key,
                 base_url=self._base_url,
                 timeout=self._timeout_s,
-                max_retries=self._max_retries,
+                max_retries=self.max_retries,
                 http_client=TimedClient(self._timeout_s),
             )
         except (ImportError, ValueError) as error:
@@ -177,7 +177,7 @@ class Server:
             ended_by: why the run ends; once it does, nothing is asked again.
         """
         pause = FIRST_PAUSE_S
-        for _ in range(self._max_retries):
+        for _ in range(self.max_retries):
             try:
                 return await ask(question)
             except (MalformedReplyError, openai.APIResponseValidationError):

@@ -40,7 +40,7 @@ HARMLESS: dict[type[Section], set[str]] = {
     ServerEngineConfig: {"base_urls", "api_key_env", "concurrency", "timeout_s", "max_retries", "max_error_share"},
     LLMJudgeConfig: {
         *("kind", "api_key_env", "blind", "concurrency", "timeout_s", "max_retries", "max_error_share", "budget_usd"),
-        *("expected_output_tokens", "prices", "repeats", "batch", "batch_endpoint", "batch_poll_s"),
+        *("expected_output_tokens", "prices", "repeats", "batch", "batch_endpoint", "batch_poll_s", "resubmit"),
     },
 }
 """What is not: it changes no answer, or only by what `Machine` says, or the question shows it, or it is applied to the answer."""
