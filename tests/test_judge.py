@@ -429,6 +429,29 @@ def test_a_batch_is_made_once_though_its_run_is_killed_before_it_knows_its_name(
     assert (list(server[1].batches), server[1].seen) == (["batch-0"], {"V-Ray": 1, "Empathy": 1})
 
 
+@pytest.mark.slow
+def test_ten_kills_of_a_run_in_batches_pay_for_no_question_twice(
+    server: tuple[str, type[JudgeHandler]], repository: Repository
+) -> None:
+    """While its batch is created, waited for or collected."""
+    draw, skills = random.Random(0), [f"Skill {number}" for number in range(40)]
+    write_sample(repository, skills)
+    stage(repository, server[0], *BATCH)
+    server[1].polls = 10**9
+    for kill in range(10):
+        before = len(server[1].keys)
+        run = start_judging(repository)
+        while len(server[1].keys) == before and not any(batch["polls"] > 2 * kill for batch in server[1].batches.values()):
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.05)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    server[1].polls = 0
+    repository.staged("judge")
+    assert len(server[1].batches) == 1
+    assert server[1].seen == dict.fromkeys(skills, 1)
+
+
 def test_a_batchs_faults_are_faults_of_rows(server: tuple[str, type[JudgeHandler]], repository: Repository) -> None:
     skills = ["V-Ray", "broken 1", "Tact", "Zeal"]
     write_sample(repository, skills)
