@@ -93,7 +93,7 @@ def test_a_checkpoint_folder_of_ones_own_may_lie_anywhere(overrides: list[str]) 
     )
 
 
-def test_a_read_out_and_a_baseline_are_a_key_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_out_and_a_baseline_are_a_key_each() -> None:
     assert configuration("model.readout=models/readouts/x").model.readout == "models/readouts/x"
     assert configuration("model=tiny").model.readout == NO_READOUT
     frozen = configuration("sample=frozen", "sample.baseline=data/reference/labels.csv").sample

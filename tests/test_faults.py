@@ -351,6 +351,29 @@ def test_an_address_that_holds_a_key_is_refused_without_it(override: str, addres
     assert "K" not in str(error.value).replace("API_KEY", "")
 
 
+def test_a_short_key_masks_nothing_but_itself() -> None:
+    text = "The quick brown fox, eeee, dGhl"
+    assert mask(text, "x") == text.replace("x", "***")
+    assert mask(text, "abc") == text
+
+
+def test_too_many_open_files_are_named_as_that() -> None:
+    """What the client raises then is a connection error, as if the server were down."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def fail() -> None:
+        async with Server(url, "none", 1, 5.0, 0) as opened:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            await opened.models.list()
+
+    with scripted(good) as (url, _):
+        try:
+            with pytest.raises(InputError, match="too many open files; lower concurrency, or raise `ulimit -n`"):
+                asyncio.run(fail())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_as_many_files_are_allowed_as_there_are_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -26,7 +26,7 @@ from hardsoft.engines.local.engine import LocalEngine
 from hardsoft.engines.local.tokens import Encoder
 from hardsoft.engines.server import ServerEngine, label_probabilities
 from hardsoft.prompting.answers import read_answer
-from hardsoft.servers import client as openai_client
+from hardsoft.servers import client
 from hardsoft.servers.client import NO_KEY
 from hardsoft.servers.replies import read_reply
 from hardsoft.servers.tokens import read_first_token
@@ -40,7 +40,7 @@ from tests.support.servers import REPLIES, FaultHandler, completion, serving
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 

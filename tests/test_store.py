@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hardsoft.config.compose import configuration
 from hardsoft.config.engines import EngineConfig
 from hardsoft.config.fields import Section
-from hardsoft.config.judges import LLMJudgeConfig
+from hardsoft.config.judges import LLMJudgeConfig, PanelJudgeConfig
 from hardsoft.config.load import load_config
 from hardsoft.config.machine import Machine, guess_machine, machine_on
 from hardsoft.config.schema import Config, ModelConfig, PromptConfig, QuantizationConfig
@@ -359,6 +359,16 @@ SERVED: dict[str, object] = {
 }
 
 
+VERDICTS: dict[str, object] = {
+    "base_url": "http://other/v1",
+    "model": "other",
+    "identity": "other",
+    "endpoint": "decisions",
+    "reasoning_effort": "high",
+    "max_completion_tokens": 5,
+}
+
+
 def completion_settings(config: Config) -> str:
     return json.dumps(completion_setting(config, guess_machine(config)))
 
@@ -410,6 +420,18 @@ def test_what_is_harmless_is_no_part_of_the_setting(monkeypatch: pytest.MonkeyPa
     assert verdict_setting(judge.model_copy(update=asked | cheaper)) == verdict_setting(judge)
     for field in COUNTS[LLMJudgeConfig]:
         assert verdict_setting(judge.model_copy(update={field: 5})) != verdict_setting(judge)
+
+
+@pytest.mark.parametrize(("field", "other"), VERDICTS.items())
+def test_a_panel_tells_its_judges_apart_by_whatever_counts(field: str, other: object) -> None:
+    """Two whose verdicts are stored alike are refused; the rule stands in config/ and here."""
+    judge = configuration("judge=openai").judge
+    assert isinstance(judge, LLMJudgeConfig)
+    assert set(VERDICTS) == COUNTS[LLMJudgeConfig]
+    different = judge.model_copy(update={field: other})
+    PanelJudgeConfig(kind="panel", judges={"a": judge, "b": different})
+    with pytest.raises(ValueError, match="a and b are one judge asked in one way"):
+        PanelJudgeConfig(kind="panel", judges={"a": judge, "b": judge})
 
 
 def test_a_new_field_enters_where_it_differs_from_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

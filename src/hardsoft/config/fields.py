@@ -39,7 +39,7 @@ def _http_address(url: str) -> str:
     return url
 
 
-def _without_password(url: str) -> str:
+def _without_key(url: str) -> str:
     if urlsplit(url).username is not None:
         raise PydanticCustomError("password", "holds a user name or password; a key goes into the variable of api_key_env")
     if "?" in url or "#" in url:
@@ -47,7 +47,7 @@ def _without_password(url: str) -> str:
     return url
 
 
-Address = Annotated[str, AfterValidator(_http_address), AfterValidator(_without_password)]
+Address = Annotated[str, AfterValidator(_http_address), AfterValidator(_without_key)]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 PositiveShare = Annotated[float, Field(gt=0, le=1, strict=False)]
 Endpoint = Literal["chat", "decisions"]

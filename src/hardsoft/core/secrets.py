@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
+FEWEST_SIGNS = 8
+"""Of base64, below which they may as well be a part of a word: those of a short key are masked where they are all of it."""
 
 
 def mask(text: str, secret: str) -> str:
@@ -41,4 +43,5 @@ def _in_base64(secret: bytes) -> Iterator[str]:
     for before in range(3):
         signs = base64.b64encode(bytes(before) + secret).decode()
         core = signs[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
-        yield from (form for form in (core, core.replace("+", "-").replace("/", "_")) if form)
+        if len(core) >= FEWEST_SIGNS:
+            yield from (core, core.replace("+", "-").replace("/", "_"))

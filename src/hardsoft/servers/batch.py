@@ -24,6 +24,8 @@ from hardsoft.servers.replies import WITHHELD, MalformedReplyError, Reply, Unusa
 ENDED = ("completed", "failed", "expired", "cancelled")
 GONE, LOST = "gone", "lost"
 """Of a batch that the provider does not know by this key, and of one that it knows while its answers are deleted."""
+FILE_TIMEOUT_S = 3600.0
+"""Seconds that a file of questions or answers may take, which may be as large as that."""
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """Of one batch, by the provider's limits."""
 IN_DOUBT = (
@@ -124,7 +126,8 @@ class Batches:
 
     async def _upload(self, content: bytes) -> str:
         async with self.server as client:
-            return (await client.files.create(file=("questions.jsonl", content), purpose="batch")).id
+            patient = client.with_options(timeout=FILE_TIMEOUT_S)
+            return (await patient.files.create(file=("questions.jsonl", content), purpose="batch")).id
 
     async def _create(self, file: str) -> str:
         endpoint: Any = self.endpoint
@@ -170,7 +173,7 @@ class Batches:
             self._tell(batch, on_progress)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
                 try:
-                    text = (await client.files.content(file)).text
+                    text = (await client.with_options(timeout=FILE_TIMEOUT_S).files.content(file)).text
                 except openai.NotFoundError:
                     return Results(LOST, {}, {})
                 for custom_id, answer in self._read(text.split("\n")):  # splitlines would split at U+2028 too

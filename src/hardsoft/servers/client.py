@@ -84,7 +84,7 @@ class Server:
                 base_url=self._base_url,
                 timeout=self._timeout_s,
                 max_retries=self.max_retries,
-                http_client=TimedClient(self._timeout_s),
+                http_client=TimedClient(),
             )
         except (ImportError, ValueError) as error:
             named = next((name for name in PROXIES if os.environ.get(name)), "a proxy variable")

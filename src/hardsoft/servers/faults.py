@@ -68,8 +68,9 @@ def refuses(error: openai.APIStatusError, parameter: str) -> bool:
 
 def is_out_of_files(error: BaseException | None) -> bool:
     """Whether a connection failed because this process has too many files open."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return True
+    causes = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__ or error.__context__,)
+    return any(map(is_out_of_files, causes))

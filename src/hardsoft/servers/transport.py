@@ -14,21 +14,18 @@ SPARE_FILES = 128
 class TimedClient(openai.DefaultAsyncHttpxClient):
     """The client's own transport, which limits the whole of a try: httpx limits the time between two bytes only."""
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s)
-        self._timeout_s = timeout_s
-
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request and read its reply.
+        """Send a request and read its reply, within the request's own limit.
 
         Raises:
-            httpx2.ReadTimeout: it took longer than the limit; the client tries again.
+            httpx2.ReadTimeout: it took longer; the client tries again.
         """
+        limit = request.extensions["timeout"]["read"]
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(limit):
                 return await super().send(request, **options)
         except TimeoutError:
-            raise httpx2.ReadTimeout(f"no whole reply within {self._timeout_s:g} s", request=request) from None
+            raise httpx2.ReadTimeout(f"no whole reply within {limit:g} s", request=request) from None
 
 
 def allow_connections(count: int) -> None:
